@@ -1,0 +1,215 @@
+"""Codecs between images and what is diffused: a variational autoencoder, named as in diffusers, and plain pixels."""
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from diffusion.config import STRICT
+from diffusion.unet import Attention, Block, ResnetBlock, check_levels, check_positive, named, upsample
+
+
+@dataclass(frozen=True)
+class VAEConfig:
+    """The autoencoder's shape: images of image_size, padded to sample_size, halved once between levels."""
+
+    __pydantic_config__ = STRICT
+    kind: Literal["vae"] = "vae"
+    image_size: int = 28
+    sample_size: int = 32
+    channels: int = 1
+    latent_channels: int = 4
+    block_out_channels: tuple[int, ...] = (16, 32, 64)
+    layers_per_block: int = 1
+    norm_num_groups: int = 8
+    scaling_factor: float = 1.0  # 1 / std of the posterior means over the training data
+
+    def __post_init__(self) -> None:
+        check_positive(self)
+        check_padding(self.image_size, self.sample_size)
+        check_levels(self.sample_size, self.block_out_channels, self.norm_num_groups)
+
+
+@dataclass(frozen=True)
+class PixelsConfig:
+    """Images of image_size, padded to sample_size and otherwise left alone."""
+
+    __pydantic_config__ = STRICT
+    kind: Literal["pixels"] = "pixels"
+    image_size: int = 28
+    sample_size: int = 32
+    channels: int = 1
+
+    def __post_init__(self) -> None:
+        check_positive(self)
+        check_padding(self.image_size, self.sample_size)
+
+
+def check_padding(image_size: int, sample_size: int) -> None:
+    if image_size > sample_size:
+        raise ValueError(f"image_size must be at most sample_size = {sample_size}, but it is {image_size}.")
+
+
+def pad(images: Tensor, size: int, value: float) -> Tensor:
+    """Center (B, C, H, H) in a square of `size`."""
+    before = (size - images.shape[-1]) // 2
+    after = size - images.shape[-1] - before
+    return F.pad(images, (before, after, before, after), value=value)
+
+
+def crop(images: Tensor, size: int) -> Tensor:
+    """The inverse of pad: the middle square of `size`."""
+    before = (images.shape[-1] - size) // 2
+    return images[..., before : before + size, before : before + size]
+
+
+class Gaussian(NamedTuple):
+    """A diagonal Gaussian over latents, the encoder's q(z | x) (Kingma & Welling 2014, Eq. 9)."""
+
+    mean: Tensor
+    logvar: Tensor
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """z = mean + std * noise, with standard normal noise of the latent's shape."""
+        return self.mean + torch.exp(0.5 * self.logvar) * noise
+
+    def kl(self) -> Tensor:
+        """KL(q || N(0, I)) of each image in nats, (B,) (Kingma & Welling 2014, appendix B)."""
+        return 0.5 * (self.mean.square() + self.logvar.exp() - 1 - self.logvar).flatten(1).sum(1)
+
+
+class CellAttention(Attention):
+    """One head of self-attention over the cells of an image, around a residual."""
+
+    def __init__(self, channels: int, groups: int):
+        super().__init__(channels, channels, heads=1, bias=True)
+        self.group_norm = nn.GroupNorm(groups, channels, eps=1e-6)
+
+    def forward(self, x: Tensor, context: None = None) -> Tensor:
+        h = super().forward(rearrange(self.group_norm(x), "b c h w -> b (h w) c"))
+        return x + rearrange(h, "b (h w) c -> b c h w", h=x.shape[-2])
+
+
+def resnet(inputs: int, outputs: int, config: VAEConfig) -> ResnetBlock:
+    return ResnetBlock(inputs, outputs, config.norm_num_groups, eps=1e-6)
+
+
+def middle(width: int, config: VAEConfig) -> Block:
+    return Block([resnet(width, width, config) for _ in range(2)], [CellAttention(width, config.norm_num_groups)])
+
+
+def halve(channels: int) -> nn.Module:
+    """Halve height and width by a strided convolution that pads below and to the right only."""
+    return named(pad=nn.ZeroPad2d((0, 1, 0, 1)), conv=nn.Conv2d(channels, channels, 3, stride=2))
+
+
+class Encoder(nn.Module):
+    """Images to mean and logvar (Rombach et al. 2022, appendix G)."""
+
+    def __init__(self, config: VAEConfig):
+        super().__init__()
+        widths = config.block_out_channels
+        self.conv_in = nn.Conv2d(config.channels, widths[0], 3, padding=1)
+        self.down_blocks = nn.ModuleList()
+        for i, width in enumerate(widths):
+            path = [widths[max(i - 1, 0)]] + [width] * config.layers_per_block
+            resnets = [resnet(a, b, config) for a, b in pairwise(path)]
+            self.down_blocks.append(Block(resnets, downsamplers=[halve(width)] if i < len(widths) - 1 else []))
+        self.mid_block = middle(widths[-1], config)
+        self.conv_norm_out = nn.GroupNorm(config.norm_num_groups, widths[-1], eps=1e-6)
+        self.conv_out = nn.Conv2d(widths[-1], 2 * config.latent_channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv_in(x)
+        for block in self.down_blocks:
+            x = block(x)
+        return self.conv_out(F.silu(self.conv_norm_out(self.mid_block(x))))
+
+
+class Decoder(nn.Module):
+    """Latents to images (Rombach et al. 2022, appendix G)."""
+
+    def __init__(self, config: VAEConfig):
+        super().__init__()
+        widths = config.block_out_channels[::-1]
+        self.conv_in = nn.Conv2d(config.latent_channels, widths[0], 3, padding=1)
+        self.mid_block = middle(widths[0], config)
+        self.up_blocks = nn.ModuleList()
+        for i, width in enumerate(widths):
+            path = [widths[max(i - 1, 0)]] + [width] * (config.layers_per_block + 1)
+            resnets = [resnet(a, b, config) for a, b in pairwise(path)]
+            self.up_blocks.append(Block(resnets, upsamplers=[upsample(width)] if i < len(widths) - 1 else []))
+        self.conv_norm_out = nn.GroupNorm(config.norm_num_groups, widths[-1], eps=1e-6)
+        self.conv_out = nn.Conv2d(widths[-1], config.channels, 3, padding=1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        x = self.mid_block(self.conv_in(z))
+        for block in self.up_blocks:
+            x = block(x)
+        return self.conv_out(F.silu(self.conv_norm_out(x)))
+
+
+class VAE(nn.Module):
+    """The autoencoder of latent diffusion (Kingma & Welling 2014; Rombach et al. 2022, section 3.1)."""
+
+    bound = math.inf  # of a latent's absolute value: none
+
+    def __init__(self, config: VAEConfig):
+        super().__init__()
+        self.config = config
+        self.factor = 2 ** (len(config.block_out_channels) - 1)
+        cells = config.sample_size // self.factor
+        self.image_shape = (config.channels, config.image_size, config.image_size)
+        self.latent_shape = (config.latent_channels, cells, cells)
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+        self.quant_conv = nn.Conv2d(2 * config.latent_channels, 2 * config.latent_channels, 1)
+        self.post_quant_conv = nn.Conv2d(config.latent_channels, config.latent_channels, 1)
+
+    def posterior(self, images: Tensor) -> Gaussian:
+        """The unscaled q(z | x) of images (B, C, image_size, image_size) in [-1, 1]."""
+        moments = self.quant_conv(self.encoder(pad(images, self.config.sample_size, value=-1)))
+        mean, logvar = moments.chunk(2, dim=1)
+        return Gaussian(mean, logvar.clamp(-30, 20))
+
+    def encode(self, images: Tensor) -> Tensor:
+        """The posterior mean times scaling_factor: (B, C, image_size, image_size) in [-1, 1] -> (B, *latent_shape)."""
+        return self.posterior(images).mean * self.config.scaling_factor
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Scaled latents (B, *latent_shape) -> images (B, *image_shape), not clamped to [-1, 1]."""
+        images = self.decoder(self.post_quant_conv(z / self.config.scaling_factor))
+        return crop(images, self.config.image_size)
+
+    def latent_mask(self, mask: Tensor) -> Tensor:
+        """The cells over any masked pixel: (B, 1, image_size, image_size), nonzero to repaint -> bool (B, 1, h, w)."""
+        return F.max_pool2d(pad(mask.float(), self.config.sample_size, value=0), self.factor) > 0
+
+
+class Pixels(nn.Module):
+    """The identity as a codec: diffusion in pixel space, padded so that the U-Net can halve."""
+
+    bound = 1.0  # of a pixel's absolute value
+
+    def __init__(self, config: PixelsConfig):
+        super().__init__()
+        self.config = config
+        self.image_shape = (config.channels, config.image_size, config.image_size)
+        self.latent_shape = (config.channels, config.sample_size, config.sample_size)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """(B, C, image_size, image_size) -> (B, C, sample_size, sample_size), the border black."""
+        return pad(images, self.config.sample_size, value=-1)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """The middle of z, (B, C, image_size, image_size)."""
+        return crop(z, self.config.image_size)
+
+    def latent_mask(self, mask: Tensor) -> Tensor:
+        """The mask, padded: (B, 1, image_size, image_size), nonzero to repaint -> bool, its sides sample_size."""
+        return pad(mask.float(), self.config.sample_size, value=0) > 0
