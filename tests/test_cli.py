@@ -1,0 +1,381 @@
+import json
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from diffusion import __main__ as cli
+from diffusion import checkpoints, data, export
+from diffusion.autoencoder import PixelsConfig
+from diffusion.classifier import Classifier, ClassifierConfig
+from diffusion.conditioning import WordsConfig
+from diffusion.config import dump
+from diffusion.pipeline import Defaults, ModelConfig, Pipeline, Request
+from diffusion.unet import UNetConfig
+
+DATA = Path(__file__).parent / "data"
+DIGITS = tuple("0123456789")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A pixel model with random weights: it draws nothing, but each of its pictures is its own."""
+    network = UNetConfig(
+        sample_size=32,
+        in_channels=1,
+        out_channels=1,
+        block_out_channels=(8, 8),
+        attention=(False, False),
+        mid_attention=True,
+        attention_head_dim=8,
+        cross_attention_dim=8,
+        norm_num_groups=4,
+    )
+    defaults = Defaults("euler", 3, 1.5)
+    config = ModelConfig("tiny", PixelsConfig(), WordsConfig(dim=8), network, classes=DIGITS, defaults=defaults)
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("checkpoints") / "tiny"
+    Pipeline(config).save(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory):
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("checkpoints") / "classifier"
+    model = Classifier(ClassifierConfig(width=4))
+    checkpoints.write(folder, dump(model.config), model.state_dict())
+    return str(folder)
+
+
+@pytest.fixture
+def digit(tmp_path):
+    """A test image as a file, and its pixels."""
+    pixels = data.load("mnist", "test", DATA, download=False).images[0, 0].numpy()
+    Image.fromarray(pixels).save(tmp_path / "digit.png")
+    return str(tmp_path / "digit.png"), pixels
+
+
+def arrays(path):
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
+# ---------------------------------------------------------------- generate
+
+
+def test_a_png_remembers_how_to_make_it_again(tiny, tmp_path, capsys):
+    first, again = tmp_path / "first.png", tmp_path / "again.png"
+    flags = ["--checkpoint", tiny, "--prompt", "7", "--negative", "1", "--count", "3", "--steps", "2", "--seed", "5"]
+    more = ["--guidance", "3", "--sampler", "ddpm", "--interval", "0.1", "inf"]
+    assert cli.main(["generate", *flags, *more, "--out", str(first)]) == 0
+    assert "3 pictures, ddpm, 2 steps, guidance 3, seeds 5 to 7; 2 network calls each" in capsys.readouterr().out
+    settings = export.read_settings(first)
+    assert export.request_from(settings) == Request("7", "1", 3, 5, "ddpm", 2, 3.0, (0.1, float("inf")))
+    assert (settings["checkpoint"], settings["weights"]) == ("tiny", export.fingerprint(Pipeline.load(tiny)))
+
+    assert cli.main(["generate", "--like", str(first), "--checkpoint", tiny, "--out", str(again)]) == 0
+    assert capsys.readouterr().err == ""
+    assert export.read_settings(again) == settings
+    assert np.array_equal(export.read_images(again), export.read_images(first))
+
+    assert cli.main(["generate", "--like", str(first), "--checkpoint", tiny, "--seed", "6", "--out", str(again)]) == 0
+    shifted = export.read_images(again)
+    assert np.array_equal(shifted[:2], export.read_images(first)[1:])  # image i is that of seed + i
+
+
+def test_like_does_not_choose_what_is_downloaded(tiny, tmp_path, capsys):
+    assert cli.main(["generate", "--checkpoint", tiny, "--count", "1", "--out", str(tmp_path / "a.png")]) == 0
+    assert cli.main(["generate", "--like", str(tmp_path / "a.png"), "--out", str(tmp_path / "b.png")]) == 2
+    assert "made with 'tiny', which is not here: name it with --checkpoint." in capsys.readouterr().err
+
+
+def test_other_weights_are_noted(tiny, tmp_path, capsys):
+    assert cli.main(["generate", "--checkpoint", tiny, "--count", "1", "--out", str(tmp_path / "a.png")]) == 0
+    other = Pipeline.load(tiny)
+    next(other.parameters()).data.add_(0.1)
+    other.save(tmp_path / "other")
+    flags = ["--like", str(tmp_path / "a.png"), "--checkpoint", str(tmp_path / "other")]
+    assert cli.main(["generate", *flags, "--out", str(tmp_path / "b.png")]) == 0
+    assert "note: the weights that made the picture differ" in capsys.readouterr().err
+
+
+def test_the_checkpoint_says_how_it_is_best_sampled(tiny, tmp_path):
+    assert cli.main(["generate", "--checkpoint", tiny, "--out", str(tmp_path / "a.png")]) == 0
+    settings = export.read_settings(tmp_path / "a.png")
+    assert [settings[name] for name in ("sampler", "steps", "guidance", "count", "seed")] == ["euler", 3, 1.5, 16, 0]
+
+
+def test_arrays_do_not_depend_on_the_batch(tiny, tmp_path):
+    for batch in ("3", "10"):
+        flags = ["--checkpoint", tiny, "--prompt", "all", "--count", "10", "--steps", "2", "--batch", batch]
+        assert cli.main(["generate", *flags, "--sampler", "ddpm", "--out", str(tmp_path / f"{batch}.npz")]) == 0
+    three, ten = arrays(tmp_path / "3.npz"), arrays(tmp_path / "10.npz")
+    assert three["images"].shape == (10, 28, 28) and three["images"].dtype == np.uint8
+    assert three["labels"].tolist() == list(range(10)) and three["labels"].dtype == np.int64
+    assert np.abs(three["images"].astype(int) - ten["images"]).max() <= 1
+
+
+def test_labels_are_the_prompts_where_these_are_classes(tiny, tmp_path):
+    for prompt, labels in (("7", [7, 7]), ("", None)):
+        flags = ["--checkpoint", tiny, "--prompt", prompt, "--count", "2", "--steps", "1"]
+        assert cli.main(["generate", *flags, "--out", str(tmp_path / "out.npz")]) == 0
+        made = arrays(tmp_path / "out.npz")
+        assert made["images"].shape == (2, 28, 28)
+        assert (made["labels"].tolist() if "labels" in made else None) == labels
+
+
+def test_every_class_has_its_column(tiny, tmp_path):
+    flags = ["--checkpoint", tiny, "--prompt", "all", "--count", "20", "--steps", "1"]
+    assert cli.main(["generate", *flags, "--out", str(tmp_path / "all.png")]) == 0
+    assert Image.open(tmp_path / "all.png").size == (10 * 56, 2 * 56)
+    assert export.read_settings(tmp_path / "all.png")["prompt"] == list(DIGITS) * 2
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp"])
+def test_a_film_shows_the_start_and_every_step_of_the_run(suffix, tiny, tmp_path):
+    flags = ["--checkpoint", tiny, "--count", "4", "--steps", "5", "--seed", "3", "--fps", "10", "--hold", "1"]
+    film_path, arrays_path = tmp_path / f"run{suffix}", tmp_path / "run.npz"
+    assert cli.main(["generate", *flags, "--out", str(film_path)]) == 0
+    assert cli.main(["generate", *flags, "--out", str(arrays_path)]) == 0
+    film = Image.open(film_path)
+    assert film.n_frames == 6
+    film.seek(5)
+    last = np.asarray(film.convert("L"))[::10, ::10]
+    assert film.info["duration"] == 1100
+    assert np.array_equal(last, export.grid(arrays(arrays_path)["images"]))
+
+
+def test_a_film_of_clean_frames_differs(tiny, tmp_path):
+    flags = ["generate", "--checkpoint", tiny, "--count", "1", "--steps", "2"]
+    for frames in ("noisy", "clean"):
+        assert cli.main([*flags, "--frames", frames, "--out", str(tmp_path / f"{frames}.webp")]) == 0
+    noisy, clean = (np.asarray(Image.open(tmp_path / f"{name}.webp").convert("L"), int) for name in ("noisy", "clean"))
+    assert np.abs(noisy - clean).mean() > 20
+
+
+def test_strength_zero_is_the_reconstruction_and_more_is_not(tiny, digit, tmp_path):
+    path, pixels = digit
+    flags = ["generate", "--checkpoint", tiny, "--image", path, "--as-is", "--count", "2", "--steps", "4"]
+    assert cli.main([*flags, "--strength", "0", "--out", str(tmp_path / "0.npz")]) == 0
+    assert cli.main([*flags, "--out", str(tmp_path / "1.png")]) == 0
+    assert (arrays(tmp_path / "0.npz")["images"] == pixels).all()  # the codec of a pixel model is the identity
+    assert export.read_settings(tmp_path / "1.png")["strength"] == 0.6
+    assert (export.read_images(tmp_path / "1.png") != pixels).any()
+
+
+def test_a_mask_keeps_the_rest_pixel_for_pixel(tiny, digit, tmp_path):
+    path, pixels = digit
+    mask = np.zeros((280, 280), np.uint8)
+    mask[:, 140:] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    flags = ["--image", path, "--mask", str(tmp_path / "mask.png"), "--count", "2", "--steps", "2"]
+    assert cli.main(["generate", "--checkpoint", tiny, *flags, "--out", str(tmp_path / "out.png")]) == 0
+    made = export.read_images(tmp_path / "out.png")
+    assert (made[:, :, :14] == pixels[:, :14]).all()
+    assert (made[:, :, 14:] != pixels[:, 14:]).mean() > 0.5
+    settings = export.read_settings(tmp_path / "out.png")
+    assert settings["strength"] == 1.0 and settings["image"] and settings["mask"]
+
+
+def test_a_photograph_is_brought_into_the_form_of_the_data(tiny, digit, tmp_path):
+    _, pixels = digit
+    paper = Image.new("L", (600, 400), "white")
+    paper.paste(Image.fromarray(255 - pixels).resize((280, 280)), (300, 50))
+    paper.save(tmp_path / "photo.jpg")
+    flags = ["--image", str(tmp_path / "photo.jpg"), "--strength", "0", "--count", "1"]
+    assert cli.main(["generate", "--checkpoint", tiny, *flags, "--out", str(tmp_path / "out.npz")]) == 0
+    seen = export.to_digit(export.read_picture(tmp_path / "photo.jpg"))
+    assert np.array_equal(arrays(tmp_path / "out.npz")["images"][0], seen)
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--out", "out.jpg"], "'out.jpg' should end with .png or .npz or .gif or .webp or .mp4"),
+        (["--out", "out"], "should end with"),
+        (["--out", "nowhere/out.png"], "the folder 'nowhere' does not exist"),
+        (["--out", "folder.png"], "'folder.png' cannot be written"),
+        (["--out", "a.png", "--count", "0"], "count must be a whole number from 1 to"),
+        (["--out", "a.npz", "--count", "1000001"], "count must be a whole number from 1 to"),
+        (["--out", "a.png", "--count", "five"], "argument --count: invalid int value: 'five'"),
+        (["--out", "a.png", "--count", "4097"], ".png holds at most 4096 pictures here"),
+        (["--out", "a.gif", "--count", "4", "--batch", "3"], ".gif holds at most 3 pictures here"),
+        (["--out", "a.gif", "--count", "1", "--fps", "nan"], "0.1 to 50 frames a second"),
+        (["--out", "a.png", "--batch", "0"], "batch must be a whole number from 1 to"),
+        (["--out", "a.png", "--steps", "0"], "steps must be a whole number from 1 to 1000"),
+        (["--out", "a.png", "--steps", "1001"], "steps must be a whole number from 1 to 1000"),
+        (["--out", "a.png", "--guidance", "nan"], "guidance must be a number from 0 to 100"),
+        (["--out", "a.png", "--guidance", "inf"], "guidance must be a number from 0 to 100"),
+        (["--out", "a.png", "--guidance", "-1"], "guidance must be a number from 0 to 100"),
+        (["--out", "a.png", "--seed", "-1"], "seed must be a whole number from 0 to"),
+        (["--out", "a.png", "--seed", str(2**64)], "seed must be a whole number from 0 to"),
+        (["--out", "a.png", "--strength", "1.5"], "strength must be a number from 0 to 1"),
+        (["--out", "a.png", "--interval", "3", "1"], "the interval's "),
+        (["--out", "a.png", "--interval", "nan", "1"], "the interval's "),
+        (["--out", "a.png", "--sampler", "magic"], "the choices are dpmpp_2m"),
+        (["--out", "a.png", "--prompt", "cat"], "does not know the prompt"),
+        (["--out", "a.png", "--prompt", "all", "--count", "15"], "shared equally among 10 classes: use 10 or 20"),
+        (["--out", "a.png", "--prompt", "all", "--count", "3"], "shared equally among 10 classes: use 10."),
+        (["--out", "a.png", "--mask", "black.png"], "A mask needs an image"),
+        (["--out", "a.png", "--image", "none.png"], "there is no file 'none.png'"),
+        (["--out", "a.png", "--image", "text.png"], "not a picture that can be read"),
+        (["--out", "a.png", "--image", "black.png"], "no ink stands out from the paper"),
+        (["--out", "a.png", "--like", "black.png"], "carries no settings"),
+        (["--out", "a.png", "--device", "abacus"], "the device 'abacus' is not there"),
+        (["--out", "a.png", "--device", "meta"], "the device 'meta' is not there"),
+        (["--out", "a.png", "--checkpoint", "no such model"], "no such model"),
+        ([], "the following arguments are required: --out"),
+        (["--out", "a.png", "--fast"], "unrecognized arguments: --fast"),
+    ],
+)
+def test_errors_are_one_sentence_before_any_work(flags, sentence, tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "text.png").write_text("words")
+    Image.new("L", (28, 28)).save("black.png")
+    if "prompt" not in sentence:  # the vocabulary is asked by the run itself, before its first step
+        monkeypatch.setattr(cli, "_run", lambda *_: pytest.fail("it ran"))
+    flags = ["generate", "--checkpoint", tiny, *flags]
+    if sentence.startswith(("argument", "the following", "unrecognized")):
+        with pytest.raises(SystemExit) as caught:
+            cli.main(flags)
+        assert caught.value.code == 2
+    else:
+        assert cli.main(flags) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and re.fullmatch(r"error: [^\n]*\.\n", err) and sentence in err
+    assert not list(tmp_path.glob("a.*"))
+
+
+def test_an_output_that_cannot_work_is_found_before_the_model_is_opened(capsys):
+    assert cli.main(["generate", "--checkpoint", "no such model", "--out", "nowhere/out.png"]) == 2
+    assert "the folder 'nowhere' does not exist" in capsys.readouterr().err
+
+
+def test_an_interruption_is_no_crash(tiny, tmp_path, monkeypatch, capsys):
+    def interrupted(self, request):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Pipeline, "generate", interrupted)
+    assert cli.main(["generate", "--checkpoint", tiny, "--out", str(tmp_path / "a.png")]) == 130
+    assert capsys.readouterr().err == "stopped; nothing more was written.\n"
+
+
+# ---------------------------------------------------------------- reconstruct, evaluate, info
+
+
+def test_reconstruct_stacks_original_reconstruction_and_difference(tiny, tmp_path, capsys):
+    flags = ["--checkpoint", tiny, "--data-dir", str(DATA), "--count", "5", "--out", str(tmp_path / "out.png")]
+    assert cli.main(["reconstruct", *flags]) == 0
+    assert re.search(r"5 pictures, PSNR inf dB, SSIM 1.0000", capsys.readouterr().out)
+    rows = np.asarray(Image.open(tmp_path / "out.png"))[::4, ::4].reshape(3, 28, 5, 28).swapaxes(1, 2)
+    images = data.load("mnist", "test", DATA, download=False).images[:5, 0].numpy()
+    assert np.array_equal(rows[0], images) and np.array_equal(rows[1], images) and not rows[2].any()
+
+
+def test_reconstruct_takes_a_picture_of_ones_own(tiny, digit, tmp_path, capsys):
+    path, pixels = digit
+    flags = ["--checkpoint", tiny, "--image", path, "--as-is", "--out", str(tmp_path / "out.png")]
+    assert cli.main(["reconstruct", *flags]) == 0
+    assert "1 picture, PSNR" in capsys.readouterr().out
+    picture = np.asarray(Image.open(tmp_path / "out.png"))
+    scale = picture.shape[1] // 28
+    assert np.array_equal(picture[: 28 * scale : scale, ::scale], pixels)
+
+
+def test_evaluate_prints_writes_and_shows_neighbours(tiny, classifier, tmp_path, capsys):
+    flags = ["--classifier", classifier, "--data-dir", str(DATA), "--count", "20", "--steps", "1", "--batch", "8"]
+    files = ["--json", str(tmp_path / "m.json"), "--neighbours", str(tmp_path / "n.png")]
+    assert cli.main(["evaluate", tiny, *flags, *files]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("tiny: 20 generated and 20 real images (euler, 1 steps, guidance 1.5, seed 0)")
+    metrics = json.loads((tmp_path / "m.json").read_text())
+    assert (metrics["count"], metrics["steps"], metrics["ssim"]) == (20, 1, pytest.approx(1))
+    neighbours = np.asarray(Image.open(tmp_path / "n.png"))
+    below = neighbours[28:, :28]
+    train = data.load("mnist", "train", DATA, download=False).images[:, 0].numpy()
+    assert neighbours.shape == (56, 560) and (train == below).all((1, 2)).any()
+
+
+def test_evaluate_writes_metrics_and_card_into_the_checkpoint(classifier, tmp_path, capsys):
+    folder = tmp_path / "mnist-classifier"
+    model = Classifier.load(classifier)
+    checkpoints.write(folder, dump(model.config), model.state_dict())
+    flags = ["evaluate", str(folder), "--data-dir", str(DATA), "--write"]
+    assert cli.main(flags) == 2
+    assert "--write needs the training.json that train.py leaves" in capsys.readouterr().err
+    (folder / "recipe.yaml").write_text("name: mnist-classifier\n")
+    stage = {"steps": 1, "images": 64, "seconds": 1.0, "losses": [[1, 2.0], [2, 1.0]]}
+    training = {
+        "title": "A classifier",
+        "description": "It reads.",
+        "parameters": {"classifier": 1},
+        "command": "train",
+    }
+    training |= {"data": {"name": "mnist", "images": 600}, "stages": {"classifier": stage}}
+    training |= {"hardware": "a computer", "torch": "2", "date": "2025-01-01"}
+    (folder / "training.json").write_text(json.dumps(training))
+    assert cli.main(flags) == 0
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["test_count"] == 300 and 0 <= metrics["test_accuracy"] <= 1
+    assert "on 300 test pictures" in (folder / "README.md").read_text()
+    assert "test images of mnist" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--count", "1"], "count must be a whole number from 2 to"),
+        (["--steps", "0"], "steps must be a whole number from 1 to"),
+        (["--batch", "0"], "batch must be a whole number from 1 to"),
+        (["--sampler", "magic"], "the choices are dpmpp_2m"),
+        (["--json", "out.txt"], "'out.txt' should end with .json"),
+        (["--neighbours", "out.gif"], "'out.gif' should end with .png"),
+        (["--classifier", "no such classifier"], "no such classifier"),
+    ],
+)
+def test_evaluate_explains_what_is_wrong(flags, sentence, tiny, capsys):
+    assert cli.main(["evaluate", tiny, "--data-dir", str(DATA), *flags]) == 2
+    err = capsys.readouterr().err
+    assert re.fullmatch(r"error: [^\n]*\.\n", err) and sentence in err
+
+
+def test_info_lists_checkpoints_and_counts_one(tiny, classifier, monkeypatch, capsys):
+    monkeypatch.setattr(checkpoints, "names", lambda: {"mnist-latent": "model", "mnist-classifier": "classifier"})
+    assert cli.main(["info"]) == 0
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
+        ["mnist-latent", "model"],
+        ["mnist-classifier", "classifier"],
+    ]
+    for folder, model in ((tiny, Pipeline.load(tiny)), (classifier, Classifier.load(classifier))):
+        assert cli.main(["info", folder]) == 0
+        out = capsys.readouterr().out
+        assert f"parameters    {sum(p.numel() for p in model.parameters()):,} (" in out
+        assert float(re.search(r"network call  ([\d.,]+) MFLOP", out)[1].replace(",", "")) > 0
+        assert "not measured yet" in out
+
+
+def test_flops_count_a_multiply_add_as_two(capsys):
+    cli._print_flops(torch.nn.Linear(1000, 500, bias=False), torch.zeros(1, 1000))
+    assert capsys.readouterr().out.startswith("network call  1.0 MFLOP")
+
+
+@pytest.mark.parametrize("command", [[], ["generate"], ["reconstruct"], ["evaluate"], ["info"]])
+def test_help_is_there(command, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main([*command, "--help"])
+    assert caught.value.code == 0 and "usage: python -m diffusion" in capsys.readouterr().out
+
+
+def test_python_dash_m_runs_it(monkeypatch, capsys):
+    monkeypatch.delitem(sys.modules, "diffusion.__main__")  # as in a fresh process
+    monkeypatch.setattr(sys, "argv", ["diffusion", "info", "no such model"])
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_module("diffusion", run_name="__main__")
+    assert caught.value.code == 2 and "no such model" in capsys.readouterr().err
