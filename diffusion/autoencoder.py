@@ -51,6 +51,7 @@ class PixelsConfig:
 
 
 def check_padding(image_size: int, sample_size: int) -> None:
+    """Raise a ValueError unless images of image_size fit into a square of sample_size."""
     if image_size > sample_size:
         raise ValueError(f"image_size must be at most sample_size = {sample_size}, but it is {image_size}.")
 

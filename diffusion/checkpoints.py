@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from diffusion import __version__
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-FILES = (CONFIG, WEIGHTS, "recipe.yaml", "README.md", "samples.png", "metrics.json")
+FILES = (CONFIG, WEIGHTS, "recipe.yaml", "README.md", "samples.png", "training.json", "metrics.json")
 """All that is ever fetched from the Hub; the first two are required."""
 
 CHECKPOINTS = Path(os.environ.get("DIFFUSION_CHECKPOINTS") or Path(__file__).resolve().parent.parent / "checkpoints")
@@ -84,20 +84,23 @@ def write(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     contents = {WEIGHTS: save(stored, metadata={"format": "pt"}), CONFIG: text.encode()}
-    temporary = {name: folder / f".{name}.{os.getpid()}.tmp" for name in contents}
+    for name, content in contents.items():
+        replace_file(folder / name, content)
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Writes a file so that a crash or a power cut at any moment leaves the old content or the new, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        for name, data in contents.items():
-            with temporary[name].open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        for name, path in temporary.items():
-            os.replace(path, folder / name)
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
     finally:
-        for path in temporary.values():
-            path.unlink(missing_ok=True)
-    if os.name == "posix":  # makes the renames themselves survive a power cut; Windows cannot open a folder
-        descriptor = os.open(folder, os.O_RDONLY)
+        temporary.unlink(missing_ok=True)
+    if os.name == "posix":  # makes the renaming itself survive a power cut; Windows cannot open a folder
+        descriptor = os.open(path.parent, os.O_RDONLY)
         os.fsync(descriptor)
         os.close(descriptor)
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from diffusion import __main__ as cli
-from diffusion import checkpoints, data, export
+from diffusion import checkpoints, commands, data, export
 from diffusion.autoencoder import PixelsConfig
 from diffusion.classifier import Classifier, ClassifierConfig
 from diffusion.conditioning import WordsConfig
@@ -240,7 +240,7 @@ def test_errors_are_one_sentence_before_any_work(flags, sentence, tiny, tmp_path
     (tmp_path / "text.png").write_text("words")
     Image.new("L", (28, 28)).save("black.png")
     if "prompt" not in sentence:  # the vocabulary is asked by the run itself, before its first step
-        monkeypatch.setattr(cli, "_run", lambda *_: pytest.fail("it ran"))
+        monkeypatch.setattr(commands, "_run", lambda *_: pytest.fail("it ran"))
     flags = ["generate", "--checkpoint", tiny, *flags]
     if sentence.startswith(("argument", "the following", "unrecognized")):
         with pytest.raises(SystemExit) as caught:
@@ -362,7 +362,7 @@ def test_info_lists_checkpoints_and_counts_one(tiny, classifier, monkeypatch, ca
 
 
 def test_flops_count_a_multiply_add_as_two(capsys):
-    cli._print_flops(torch.nn.Linear(1000, 500, bias=False), torch.zeros(1, 1000))
+    commands._print_flops(torch.nn.Linear(1000, 500, bias=False), torch.zeros(1, 1000))
     assert capsys.readouterr().out.startswith("network call  1.0 MFLOP")
 
 

@@ -1,0 +1,342 @@
+"""What `python -m diffusion` does: generate, reconstruct, evaluate, info."""
+
+import argparse
+import json
+import os
+import sys
+import time
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
+
+from diffusion import checkpoints, data, export
+from diffusion.classifier import Classifier
+from diffusion.pipeline import MAX_COUNT, Pipeline, Request, check_number
+from diffusion.samplers import SAMPLERS
+
+MODEL = "mnist-latent"
+MAX_IMAGES = 1_000_000
+FRAMES = {"noisy": 0, "clean": 1}  # the two halves of Pipeline.preview
+BATCH_PIXELS = 100_000  # a batch of 127 digits, or one large picture
+
+
+def generate(args: argparse.Namespace) -> None:
+    """Pictures from a prompt, as a PNG that remembers its settings, a film of the run, or arrays."""
+    out = _writable(args.out, (".png", ".npz", *export.FILMS))
+    like = export.read_settings(args.like) if args.like else {}
+    pipeline = _pipeline(args, args.checkpoint or _checkpoint_of(like))
+    image, mask = _start(args, pipeline)
+    values = _values(args, pipeline, like)
+    requests = _requests(values, image, mask, _batch_size(pipeline) if args.batch is None else args.batch)
+    first, count, classes = requests[0], values["count"], pipeline.config.classes
+    columns = export.default_columns(count, len(classes) if isinstance(values["prompt"], list) else 1)
+    film, png = out.suffix.lower() in export.FILMS, out.suffix.lower() == ".png"
+    if film:
+        export.check_film(out, args.fps, args.hold)
+    if film or png:
+        # A film is made of one run, and a PNG's settings are one request.
+        _check_picture(out, count, first.count if film else MAX_COUNT, pipeline, columns)
+    _note_differences(like, export.settings(first, pipeline))
+    began = time.perf_counter()
+    pictures, frames, calls = _run(pipeline, requests, columns, args.frames if film else None)
+    seconds = time.perf_counter() - began
+    if film:
+        export.save_film(out, frames, args.fps, args.hold)
+    elif png:
+        whole = export.request_from(values, image, mask)
+        export.save_png(out, pictures, export.settings(whole, pipeline), columns)
+    else:
+        export.save_npz(out, pictures, _labels(requests, classes))
+    print(
+        f"{out}: {_pictures(count)}, {first.sampler}, {first.steps} steps, guidance {first.guidance:g}, "
+        f"seeds {first.seed} to {first.seed + count - 1}; {calls} network calls each, {seconds:.1f} s"
+    )
+
+
+def reconstruct(args: argparse.Namespace) -> None:
+    """What the autoencoder alone does to pictures: original over reconstruction over difference."""
+    from diffusion.evaluation import psnr, ssim  # torchmetrics takes seconds to import
+
+    out = _writable(args.out, (".png",))
+    check_number("count", args.count, 1, 100, whole=True)
+    pipeline = _pipeline(args, args.checkpoint)
+    if args.image:
+        images = export.to_image(_read(args.image, pipeline, args.as_is))[None]
+    else:
+        images = data.to_unit(data.load(pipeline.config.data, "test", args.data_dir).images[: args.count])
+    export.check_grid(3 * len(images), pipeline.codec.image_shape[1:], len(images))
+    rebuilt = pipeline.reconstruct(images).cpu()
+    difference = (images - rebuilt).abs() - 1  # black where nothing was lost
+    picture = export.grid(export.to_pictures(torch.cat([images, rebuilt, difference])), len(images))
+    Image.fromarray(export.enlarge(picture, export.view_scale(picture))).save(out)
+    print(f"{out}: {_pictures(len(images))}, PSNR {psnr(rebuilt, images):.2f} dB, SSIM {ssim(rebuilt, images):.4f}")
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    """Measures a model against its data set with a classifier, or a classifier against the test images."""
+    for path, suffix in ((args.json, ".json"), (args.neighbours, ".png")):
+        if path:
+            _writable(path, (suffix,))
+    checkpoint = checkpoints.read(args.checkpoint)
+    if args.write and not (checkpoint.folder / "training.json").is_file():
+        raise ValueError(f"--write needs the training.json that train.py leaves, and {checkpoint.folder} has none.")
+    if checkpoint.config.get("kind") == "classifier":
+        metrics = _evaluate_classifier(args)
+    else:
+        metrics = _evaluate_model(args)
+    text = json.dumps(metrics, indent=2, allow_nan=False) + "\n"
+    if args.json:
+        Path(args.json).write_text(text, encoding="utf-8")
+    if args.write:
+        from diffusion.model_card import write_card
+
+        checkpoints.replace_file(checkpoint.folder / "metrics.json", text.encode())
+        write_card(checkpoint.folder)
+        print(f"{checkpoint.folder}: wrote metrics.json and README.md")
+
+
+def info(args: argparse.Namespace) -> None:
+    """The checkpoints at hand, or one of them in figures."""
+    if args.checkpoint is None:
+        names = checkpoints.names()
+        for name, kind in names.items():
+            print(f"{name:<24}{kind}")
+        if not names:
+            print(f"no checkpoints yet: train one, e.g. python train.py checkpoints/{MODEL}/recipe.yaml")
+        return
+    checkpoint = checkpoints.read(args.checkpoint)
+    print(json.dumps(checkpoint.config, indent=2, ensure_ascii=False))
+    if checkpoint.config.get("kind") == "classifier":
+        classifier = Classifier.load(args.checkpoint)
+        size = (1, classifier.config.channels, classifier.config.image_size, classifier.config.image_size)
+        _print_parameters({"classifier": classifier})
+        _print_flops(classifier, torch.zeros(size))
+    else:
+        pipeline = Pipeline.load(args.checkpoint)
+        _print_parameters(dict(pipeline.named_children()))
+        shape = pipeline.codec.latent_shape
+        _print_flops(pipeline.denoiser, torch.zeros(1, *shape), torch.ones(1), pipeline.conditioner([""]))
+        print(f"state         {' x '.join(map(str, shape))}")
+        print(f"fingerprint   {export.fingerprint(pipeline)}")
+    print(f"on disk       {(checkpoint.folder / checkpoints.WEIGHTS).stat().st_size / 1e6:.2f} MB")
+    metrics = checkpoint.folder / "metrics.json"
+    print(metrics.read_text(encoding="utf-8") if metrics.is_file() else "not measured yet: see `evaluate --write`")
+
+
+# ---------------------------------------------------------------- what generate is made of
+
+
+def _checkpoint_of(like: dict[str, Any]) -> str:
+    """Only what lies here already: a picture from elsewhere is not to choose what is downloaded."""
+    name = str(like.get("checkpoint", MODEL))
+    if name != MODEL and name not in checkpoints.names():
+        raise ValueError(f"the picture was made with '{name[:80]}', which is not here: name it with --checkpoint.")
+    return name
+
+
+def _check_picture(out: Path, count: int, most: int, pipeline: Pipeline, columns: int) -> None:
+    if count > most:
+        raise ValueError(f"{out.suffix} holds at most {most} pictures here: make fewer, or write .npz.")
+    export.check_grid(count, pipeline.codec.image_shape[1:], columns)
+
+
+def _note_differences(like: dict[str, Any], ours: dict[str, Any]) -> None:
+    for name in ("weights", "image", "mask"):
+        if like.get(name) not in (None, ours[name]):
+            print(f"note: the {name} that made the picture differ from these, so will the result.", file=sys.stderr)
+
+
+def _values(args: argparse.Namespace, pipeline: Pipeline, like: dict[str, Any]) -> dict[str, Any]:
+    """The request as plain values: the flags given, else those of --like, else what suits the model."""
+    best = pipeline.config.defaults
+    strength = 0.6 if args.image and not args.mask else 1.0
+    values = {"prompt": "", "negative": "", "count": 16, "seed": 0, "strength": strength, "interval": None}
+    values |= {"sampler": best.sampler, "steps": best.steps, "guidance": best.guidance}
+    names = {field.name for field in fields(Request)}
+    values |= {name: value for name, value in like.items() if name in names}
+    values |= {name: value for name, value in vars(args).items() if name in set(values) and value is not None}
+    check_number("count", values["count"], 1, MAX_IMAGES, whole=True)
+    if args.prompt == "all":
+        values["prompt"] = _every_class(values["count"], pipeline.config.classes)
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _every_class(count: int, classes: tuple[str, ...]) -> list[str]:
+    if not classes:
+        raise ValueError("--prompt all needs a model with classes, and this one has none.")
+    share, rest = divmod(count, len(classes))
+    if rest:
+        nearest = " or ".join(str(n * len(classes)) for n in (share, share + 1) if n)
+        raise ValueError(f"{count} pictures cannot be shared equally among {len(classes)} classes: use {nearest}.")
+    return list(classes) * share
+
+
+def _requests(values: dict[str, Any], image: Tensor | None, mask: Tensor | None, batch: int) -> list[Request]:
+    """One request a batch, all checked before the first one runs; image i keeps its seed, prompt and strength."""
+    check_number("batch", batch, 1, MAX_COUNT, whole=True)
+    check_number("seed", values["seed"], 0, 2**63, whole=True)
+    count, requests = values["count"], []
+    each = {name: values[name] for name in ("prompt", "strength") if isinstance(values[name], list)}
+    for name, items in each.items():
+        if len(items) != count:
+            raise ValueError(f"--like brings {len(items)} values of {name} for {count} pictures: give --{name} anew.")
+    for start in range(0, count, batch):
+        part = {name: items[start : start + batch] for name, items in each.items()}
+        part |= {"count": min(batch, count - start), "seed": values["seed"] + start}
+        requests.append(export.request_from({**values, **part}, image, mask))
+    return requests
+
+
+def _run(
+    pipeline: Pipeline, requests: list[Request], columns: int, show: str | None
+) -> tuple[np.ndarray, list[np.ndarray], int]:
+    """The pictures of all requests, the frames of a film where one of FRAMES is named, and the network calls."""
+    pictures, frames = [], []
+    own_pace = SAMPLERS[requests[0].sampler].calls_per_step == 0
+    total = None if own_pace else len(requests) * max(map(requests[0].steps_run, requests[0].strengths))
+    with tqdm(total=total, unit="step", file=sys.stderr, disable=None) as bar:  # None: silent where nobody watches
+        for request in requests:
+            for step in pipeline.generate(request):
+                if show:
+                    frames.append(export.grid(export.to_pictures(pipeline.preview(step)[FRAMES[show]]), columns))
+                bar.update(step.index > 0)
+            pictures.append(export.to_pictures(pipeline.images(step, request)))
+    if show:
+        frames[-1] = export.grid(pictures[-1], columns)  # a film ends with the very pictures
+    return np.concatenate(pictures), frames, step.calls
+
+
+def _labels(requests: list[Request], classes: tuple[str, ...]) -> np.ndarray | None:
+    prompts = [prompt for request in requests for prompt in request.prompts]
+    return np.array([classes.index(prompt) for prompt in prompts]) if set(prompts) <= set(classes) else None
+
+
+def _start(args: argparse.Namespace, pipeline: Pipeline) -> tuple[Tensor | None, Tensor | None]:
+    """The start image (C, H, W) and the mask (1, H, W), as far as they were given."""
+    # A mask is drawn on the picture as it is; a digit that was cut out and centred would no longer lie under it.
+    image = export.to_image(_read(args.image, pipeline, args.as_is or bool(args.mask))) if args.image else None
+    mask = export.to_mask(export.read_picture(args.mask), pipeline.codec.image_shape) if args.mask else None
+    return image, mask
+
+
+def _read(path: str, pipeline: Pipeline, as_is: bool) -> np.ndarray:
+    """A picture file in the shape that the model works on; brought into MNIST's form for a model of MNIST."""
+    picture = export.read_picture(path)
+    if pipeline.config.data == "mnist" and not as_is:
+        return export.to_digit(picture)
+    return export.fit(picture, pipeline.codec.image_shape)
+
+
+# ---------------------------------------------------------------- what evaluate and info are made of
+
+
+def _evaluate_model(args: argparse.Namespace) -> dict[str, Any]:
+    from diffusion.evaluation import evaluate as measure  # torchmetrics takes seconds to import
+
+    check_number("count", args.count, 2, MAX_IMAGES, whole=True)
+    pipeline = _pipeline(args, args.checkpoint)
+    best, batch = pipeline.config.defaults, _batch_size(pipeline) if args.batch is None else args.batch
+    check_number("batch", batch, 1, MAX_COUNT, whole=True)
+    settings = {
+        "sampler": best.sampler if args.sampler is None else args.sampler,
+        "steps": best.steps if args.steps is None else args.steps,
+        "guidance": best.guidance if args.guidance is None else args.guidance,
+    }
+    Request(seed=args.seed, **settings)  # says now what would be wrong after minutes
+    classifier = Classifier.load(args.classifier or f"{pipeline.config.data}-classifier").to(args.device)
+    train, test = (data.load(pipeline.config.data, split, args.data_dir) for split in ("train", "test"))
+    steps = measure(pipeline, classifier, train, test, count=args.count, seed=args.seed, batch=batch, **settings)
+    with tqdm(unit="image", file=sys.stderr, disable=None) as bar:
+        while True:
+            try:
+                done, bar.total = next(steps)
+                bar.update(done - bar.n)
+            except StopIteration as finished:
+                report = finished.value
+                break
+    print(report.table())
+    if args.neighbours:
+        classes = pipeline.config.classes or ("",)
+        prompt = tuple(classes[i % len(classes)] for i in range(20))
+        _save_neighbours(Path(args.neighbours), pipeline, train, Request(prompt, count=20, seed=args.seed, **settings))
+    return report.to_dict()
+
+
+def _save_neighbours(path: Path, pipeline: Pipeline, train: data.ImageData, request: Request) -> None:
+    """The first samples of the evaluation, each over the training image most like it: copies would show."""
+    from diffusion.evaluation import nearest
+
+    *_, last = pipeline.generate(request)
+    samples = data.to_uint8(pipeline.images(last, request)).cpu()
+    indices, distances = nearest(samples, train.images)
+    both = export.to_pictures(data.to_unit(torch.cat([samples, train.images[indices]])))
+    picture = export.grid(both, len(samples))
+    Image.fromarray(export.enlarge(picture, export.view_scale(picture))).save(path)
+    print(f"{path}: {len(samples)} samples over the nearest training images, the closest {distances.min():.2f} away")
+
+
+def _evaluate_classifier(args: argparse.Namespace) -> dict[str, Any]:
+    classifier = Classifier.load(args.checkpoint).to(args.device)
+    name = next((name for name, source in data.DATASETS.items() if source.classes == classifier.config.classes), None)
+    if name is None:
+        raise ValueError(f"no data set here has the classes {', '.join(classifier.config.classes)}.")
+    test = data.load(name, "test", args.data_dir)
+    reading = classifier.read(test.images)
+    metrics = {
+        "data": name,
+        "test_count": len(test.images),
+        "test_accuracy": reading.accuracy(test.labels),
+        "test_confidence": reading.confidence(),
+    }
+    print(f"{args.checkpoint}: recognises {metrics['test_accuracy']:.2%} of {len(test.images)} test images of {name}")
+    return metrics
+
+
+def _print_parameters(parts: dict[str, torch.nn.Module]) -> None:
+    counts = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
+    listed = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+    print(f"parameters    {sum(counts.values()):,} ({listed})")
+
+
+def _print_flops(network: torch.nn.Module, *inputs: Tensor) -> None:
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(*inputs)
+    print(f"network call  {counter.get_total_flops() / 1e6:,.1f} MFLOP an image, a multiply-add counted as two")
+
+
+def _writable(name: str, suffixes: tuple[str, ...]) -> Path:
+    """An output path that will work, checked before hours of work go into it."""
+    path = Path(name)
+    if path.suffix.lower() not in suffixes:
+        raise ValueError(f"'{name}' should end with {' or '.join(suffixes)}: the suffix chooses what is written.")
+    if not path.parent.is_dir():
+        raise ValueError(f"the folder '{path.parent}' does not exist: make it first, or write somewhere else.")
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ValueError(f"'{name}' cannot be written: choose another name or folder.")
+    return path
+
+
+def _pipeline(args: argparse.Namespace, reference: str) -> Pipeline:
+    try:
+        usable = torch.empty(0, device=args.device).device.type in ("cpu", "cuda", "mps")
+    except (RuntimeError, AssertionError):  # the latter from a build of PyTorch without CUDA
+        usable = False
+    if not usable:
+        raise ValueError(f"the device '{args.device}' is not there: use cpu, or cuda or mps on a machine that has it.")
+    return Pipeline.load(reference).to(args.device)
+
+
+def _pictures(count: int) -> str:
+    return "1 picture" if count == 1 else f"{count} pictures"
+
+
+def _batch_size(pipeline: Pipeline) -> int:
+    height, width = pipeline.codec.image_shape[1:]
+    return max(1, BATCH_PIXELS // (height * width))

@@ -1,0 +1,172 @@
+"""Recipes: everything that it takes to train a checkpoint, as typed settings read from YAML."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field
+
+from diffusion.classifier import ClassifierConfig
+from diffusion.config import STRICT, dump, parse
+from diffusion.data import DATASETS, ImageData
+from diffusion.pipeline import ModelConfig
+
+Positive = Annotated[float, Field(gt=0)]
+Weight = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """How one part of a model is trained: AdamW, a linear warm-up and a cosine to zero, an average of the weights.
+
+    betas, weight_decay: AdamW's. clip: the gradient's largest norm. ema: the average's decay once warmed up.
+    precision: auto is bf16 on CUDA and fp32 elsewhere, where bf16 gains nothing.
+    sample_every, save_every: steps between reports with sample pictures, and between saved states.
+    """
+
+    steps: Count
+    batch: Count = 256
+    learning_rate: Positive = 1e-3
+    warmup: Annotated[int, Field(ge=0)] = 200
+    weight_decay: Weight = 0.0
+    ema: Share = 0.999
+    clip: Positive = 1.0
+    betas: tuple[Share, Share] = (0.9, 0.99)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    sample_every: Count = 1000
+    save_every: Count = 500
+
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
+class VAEStage(Stage):
+    """kl_weight: of the KL term against the squared error; 2 s^2 for a decoder whose Gaussian error has deviation s."""
+
+    kl_weight: Weight = 1e-3
+
+
+@dataclass(frozen=True)
+class DenoiserStage(Stage):
+    """label_dropout: the share of prompts replaced by "", which is what classifier-free guidance steers away from."""
+
+    label_dropout: Share = 0.1
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What recipe.yaml says.
+
+    data: a key of DATASETS. model: the sections of ModelConfig, or of ClassifierConfig for a classifier stage.
+    vae, denoiser, classifier: the stages, run in this order; a stage that is left out is not run.
+    """
+
+    name: str
+    title: str = ""
+    description: str = ""
+    seed: Annotated[int, Field(ge=0)] = 0
+    data: str = "mnist"
+    model: dict[str, Any] = field(default_factory=dict)
+    vae: VAEStage | None = None
+    denoiser: DenoiserStage | None = None
+    classifier: Stage | None = None
+
+    __pydantic_config__ = STRICT
+
+    @property
+    def stages(self) -> dict[str, Stage]:
+        """The stages of this recipe by name, in order."""
+        stages = {"vae": self.vae, "denoiser": self.denoiser, "classifier": self.classifier}
+        return {name: stage for name, stage in stages.items() if stage is not None}
+
+
+def read_recipe(path: Path, overrides: Mapping[str, Any]) -> tuple[Recipe, dict[str, Any]]:
+    """Read a YAML recipe, with dotted keys ("denoiser.steps") set to other values: typed, and as the plain mapping.
+
+    Raises ValueError in one sentence that names the file, the key and the choices.
+    """
+    try:
+        mapping = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path}: no recipe can be read there ({error.strerror}).") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not YAML ({' '.join(str(error).split())}).") from None
+    if not isinstance(mapping, dict):
+        raise ValueError(f"{path}: a recipe is a mapping of settings, not {type(mapping).__name__}.")
+    for key, value in overrides.items():
+        *sections, last = key.split(".")
+        section = mapping
+        for name in sections:
+            section = section.setdefault(name, {}) if isinstance(section, dict) else None
+        if not isinstance(section, dict):
+            raise ValueError(f"{path}: cannot set '{key}', because '{'.'.join(sections)}' is not a section.")
+        section[last] = value
+    recipe = parse(Recipe, mapping, str(path))
+    _check(recipe, str(path))
+    return recipe, mapping
+
+
+def model_config(recipe: Recipe, where: str = "recipe") -> ModelConfig | ClassifierConfig:
+    """The configuration of the model that a recipe trains, with what the data decides filled in.
+
+    Raises ValueError in one sentence that begins with `where`.
+    """
+    if recipe.data not in DATASETS:
+        raise ValueError(f"{where}: unknown data set '{recipe.data}'; the choices are {', '.join(DATASETS)}.")
+    classes = list(DATASETS[recipe.data].classes)
+    known = {"name": recipe.name, "data": recipe.data} if recipe.classifier is None else {}
+    known |= {"classes": classes}
+    if twice := sorted({*known, "engine"} & set(recipe.model)):
+        raise ValueError(f"{where}: leave out 'model.{twice[0]}', it follows from the rest of the recipe.")
+    if recipe.classifier:
+        return parse(ClassifierConfig, recipe.model | known, f"{where}, model")
+    conditioner = recipe.model.get("conditioner", {})
+    words = {"conditioner": {"vocabulary": classes, **conditioner}} if isinstance(conditioner, dict) else {}
+    return parse(ModelConfig, recipe.model | known | words, f"{where}, model")
+
+
+def _check(recipe: Recipe, where: str) -> None:
+    """What no single setting shows: whether stages and model fit together."""
+    stages, config = recipe.stages, model_config(recipe, where)
+    if not stages:
+        raise ValueError(f"{where}: there is nothing to train; add a stage: vae, denoiser or classifier.")
+    if isinstance(config, ClassifierConfig) and len(stages) > 1:
+        others = " and ".join(name for name in stages if name != "classifier")
+        raise ValueError(f"{where}: a classifier is a model of its own; move {others} to another recipe.")
+    if isinstance(config, ModelConfig) and ("vae" in stages) != (config.codec.kind == "vae"):
+        problem = "the vae stage has nothing to train" if "vae" in stages else "nothing trains the vae; add a vae stage"
+        raise ValueError(f"{where}: {problem}, because model.codec.kind is {config.codec.kind}.")
+    for name, stage in stages.items():
+        if stage.warmup > stage.steps:
+            raise ValueError(f"{where}: '{name}.warmup' is {stage.warmup}, more than its {stage.steps} steps.")
+
+
+def identity(recipe: Recipe, data: ImageData) -> dict[str, Any]:
+    """All that decides the weights, by dotted key: two runs with equal identities train alike on one machine."""
+    plain = dump(recipe) | {"model": dump(model_config(recipe))}
+    for key in ("name", "title", "description"):
+        del plain[key]
+    for key in ("name", "engine", "defaults", "grid"):
+        plain["model"].pop(key, None)
+    for stage in recipe.stages:
+        del plain[stage]["sample_every"], plain[stage]["save_every"]
+    digest = hashlib.sha256(data.images.numpy().tobytes() + data.labels.numpy().tobytes()).hexdigest()
+    return _flat(plain) | {"images": len(data.images), "digest of the images": digest[:16]}
+
+
+def _flat(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in mapping.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """Up to three settings in which two identities differ, in words; "" where they are equal."""
+    changed = [key for key in sorted({*there, *here}) if there.get(key) != here.get(key)]
+    return ", ".join(f"{key} is {here.get(key)!r} but was {there.get(key)!r}" for key in changed[:3])

@@ -1,0 +1,422 @@
+"""Training: it learns, it stops and resumes without a trace, and it says in one sentence what is wrong."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from hub_server import TOKEN, HubServer, Repo
+from PIL import Image
+from safetensors.torch import load_file
+
+import train
+from diffusion import checkpoints, data, training
+from diffusion.classifier import Classifier
+from diffusion.model_card import write_card
+from diffusion.pipeline import Pipeline, Request
+from diffusion.recipe import read_recipe
+
+ROOT = Path(__file__).parent.parent
+DATA = ROOT / "tests" / "data"
+STEPS = {"batch": 8, "learning_rate": 3e-3, "warmup": 5, "sample_every": 24, "save_every": 7}
+LATENT = {
+    "name": "tiny",
+    "title": "A tiny model",
+    "description": "It tests the training.",
+    "model": {
+        "codec": {"kind": "vae", "latent_channels": 2, "block_out_channels": [8, 8, 8], "norm_num_groups": 4},
+        "conditioner": {"dim": 8},
+        "network": {
+            "in_channels": 2,
+            "out_channels": 2,
+            "block_out_channels": [16, 16],
+            "attention": [False, True],
+            "attention_head_dim": 8,
+            "cross_attention_dim": 8,
+            "norm_num_groups": 4,
+        },
+        "schedule": {"kind": "edm", "sigma_data": 1.0},
+        "defaults": {"steps": 4},
+    },
+    "vae": {"steps": 48, "kl_weight": 1e-3, **STEPS},
+    "denoiser": {"steps": 48, "label_dropout": 0.2, **STEPS},
+}
+CLASSIFIER = {"name": "judge", "model": {"width": 4}, "classifier": {"steps": 48, **STEPS}}
+
+
+def write_recipe(folder: Path, recipe: dict) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    return folder / "recipe.yaml"
+
+
+def run(recipe: Path, output: Path, *flags: str) -> int:
+    return train.main([str(recipe), "--data-dir", str(DATA), "--output", str(output), "--device", "cpu", *flags])
+
+
+def new_run(tmp_path: Path, recipe: dict = LATENT, **overrides: object) -> training.Run:
+    typed, _ = read_recipe(write_recipe(tmp_path, recipe), overrides)
+    return training.Run(typed, data.load("mnist", "train", DATA, download=False), torch.device("cpu"))
+
+
+def position(state: Path) -> tuple[str, int]:
+    content = state.read_bytes()  # at one moment: a run may be replacing the file
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    return header["__metadata__"]["stage"], int(header["__metadata__"]["step"])
+
+
+def assert_same_state(a: Path, b: Path) -> None:
+    ours, theirs = load_file(a), load_file(b)
+    assert ours.keys() == theirs.keys()
+    assert position(a) == position(b)
+    for name in ours:
+        assert ours[name].numpy().tobytes() == theirs[name].numpy().tobytes(), name
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # as the subprocesses run: sums depend on how they are shared out
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> dict[str, Path]:
+    """The output folders of two uninterrupted runs."""
+    folders = {}
+    for recipe in (LATENT, CLASSIFIER):
+        base = tmp_path_factory.mktemp(recipe["name"])
+        assert run(write_recipe(base / "recipe", recipe), base / "out") == 0
+        folders[recipe["name"]] = base / "out"
+    return folders
+
+
+# ---------------------------------------------------------------- what a run makes
+
+
+def test_training_lowers_every_loss(finished):
+    for folder in finished.values():
+        for name, losses in load_file(folder / train.STATE).items():
+            if name.startswith("losses."):
+                assert losses[-15:].mean() < 0.9 * losses[:15].mean(), name
+
+
+def test_the_folder_is_a_checkpoint_that_generates(finished):
+    folder = finished["tiny"]
+    assert {path.name for path in folder.iterdir()} == {*checkpoints.FILES, "training.json", train.STATE} - {
+        "metrics.json"
+    }
+    pipeline = Pipeline.load(folder)
+    *_, last = pipeline.generate(Request(prompt="3", count=2, steps=2, guidance=2.0))
+    assert pipeline.decode(last.x0).shape == (2, 1, 28, 28)
+    assert pipeline.decode(last.x0).isfinite().all()
+    assert Classifier.load(finished["judge"])(torch.zeros(1, 1, 28, 28)).shape == (1, 10)
+
+
+def test_the_latent_scale_is_measured_and_stored(finished):
+    pipeline = Pipeline.load(finished["tiny"])
+    assert pipeline.config.codec.scaling_factor != 1
+    latents = pipeline.codec.encode(data.to_unit(data.load("mnist", "train", DATA).images))
+    assert latents.std().item() == pytest.approx(1, abs=0.01)  # float16 weights
+
+
+def test_the_published_weights_are_the_average(finished):
+    state = load_file(finished["tiny"] / train.STATE)
+    published = checkpoints.read(finished["tiny"]).tensors
+    name = "denoiser.network.conv_in.weight"
+    assert torch.equal(published[name], state[f"average.{name}"].half().float())
+    assert not torch.equal(state[f"average.{name}"], state[f"weights.{name}"])
+
+
+def test_the_recipe_as_run_is_published_with_its_changes(tmp_path):
+    recipe = write_recipe(tmp_path / "recipe", CLASSIFIER)
+    assert run(recipe, tmp_path / "out", "--set", "classifier.steps=2", "classifier.warmup=0", "seed=5") == 0
+    again, _ = read_recipe(tmp_path / "out" / "recipe.yaml", {})
+    assert (again.classifier.steps, again.seed, again.classifier.batch) == (2, 5, 8)
+
+
+def test_the_card_tells_what_was_done_and_takes_up_metrics(finished, tmp_path):
+    text = (finished["tiny"] / "README.md").read_text(encoding="utf-8")
+    _, front, body = text.split("---\n", 2)
+    assert yaml.safe_load(front)["license"] == "apache-2.0"
+    assert yaml.safe_load(front)["datasets"] == ["ylecun/mnist"]
+    for expected in (
+        "# A tiny model",
+        "It tests the training.",
+        "600 pictures",
+        "| vae | 48 | 384 |",
+        "Not measured yet",
+    ):
+        assert expected in body
+    assert str(finished["tiny"]) not in text
+    for name in ("config.json", "recipe.yaml", "training.json"):
+        (tmp_path / name).write_bytes((finished["tiny"] / name).read_bytes())
+    measured = {"count": 100, "test_count": 300, "sampler": "heun", "steps": 9, "guidance": 1.5, "seed": 0}
+    measured |= {"accuracy": 0.987, "test_accuracy": 0.99, "frechet": 12.5, "frechet_floor": 1.0}
+    (tmp_path / "metrics.json").write_text(json.dumps(measured))
+    write_card(tmp_path)
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "| recognised as prompted by the classifier | 98.70% | 99.00% |" in text
+    assert "Not measured yet" not in text
+
+
+def test_reports_carry_the_loss_by_noise_level(tmp_path):
+    run = new_run(tmp_path, **{"vae.steps": 5, "denoiser.steps": 40, "denoiser.sample_every": 50})
+    *_, last = run.train()
+    assert len(last.levels) == 8
+    assert all(level.low < level.high for level in last.levels)
+    mean = run.losses["denoiser"].mean().item()
+    assert sum(level.loss for level in last.levels) / 8 == pytest.approx(mean, rel=1e-5)
+
+
+# ---------------------------------------------------------------- stopping and resuming
+
+
+@pytest.mark.parametrize("stage", ["vae", "denoiser", "classifier"])
+def test_a_killed_run_resumes_bit_for_bit(stage, finished, tmp_path):
+    recipe = CLASSIFIER if stage == "classifier" else LATENT
+    path, output = write_recipe(tmp_path / "recipe", recipe), tmp_path / "out"
+    flags = ["--data-dir", str(DATA), "--output", str(output), "--device", "cpu", "--threads", "1"]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), str(path), *flags],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    wanted, state = random.randrange(1, 29), output / train.STATE
+    while process.poll() is None:
+        if state.exists() and position(state)[0] == stage and position(state)[1] >= wanted:
+            process.kill()
+            break
+        time.sleep(0.001)
+    assert process.wait() < 0, "the run must be killed before it ends"
+    assert run(path, output, "--resume") == 0
+    assert_same_state(state, finished[recipe["name"]] / train.STATE)
+    weights = [checkpoints.read(folder).tensors for folder in (output, finished[recipe["name"]])]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[1])
+
+
+def test_a_run_interrupted_between_stages_resumes_bit_for_bit(finished, tmp_path):
+    first = new_run(tmp_path)
+    for progress in first.train():
+        if progress.step == progress.steps:
+            first.save(tmp_path / train.STATE)
+            break
+    assert position(tmp_path / train.STATE) == ("vae", 48)
+    assert run(tmp_path / "recipe.yaml", tmp_path, "--resume") == 0
+    assert_same_state(tmp_path / train.STATE, finished["tiny"] / train.STATE)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_finishes_the_step_saves_and_says_so(number, finished, tmp_path, monkeypatch, capsys):
+    steps = training.Run.train
+
+    def interrupted(self):
+        for progress in steps(self):
+            if (progress.stage, progress.step) == ("denoiser", 10):
+                signal.raise_signal(number)
+            yield progress
+
+    path, output = write_recipe(tmp_path / "recipe", LATENT), tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Run, "train", interrupted)
+        assert run(path, output) == 128 + number
+    assert "Stopped at denoiser step 10; the state is saved" in capsys.readouterr().out
+    assert position(output / train.STATE) == ("denoiser", 10)
+    assert run(path, output) == 2
+    assert "go on with --resume, or give another --output" in capsys.readouterr().err
+    assert run(path, output, "--resume", "--set", "denoiser.save_every=50", "title=other") == 0
+    assert_same_state(output / train.STATE, finished["tiny"] / train.STATE)
+
+
+def test_a_save_that_fails_keeps_the_old_state(tmp_path, monkeypatch):
+    run = new_run(tmp_path, CLASSIFIER)
+    steps = run.train()
+    next(steps)
+    run.save(tmp_path / train.STATE)
+    before = (tmp_path / train.STATE).read_bytes()
+    next(steps)
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        run.save(tmp_path / train.STATE)
+    assert (tmp_path / train.STATE).read_bytes() == before
+
+
+def test_resume_without_a_state_starts_afresh_and_a_finished_run_says_so(tmp_path, capsys):
+    path, output = write_recipe(tmp_path / "recipe", CLASSIFIER), tmp_path / "out"
+    short = ["--set", "classifier.steps=6"]
+    assert run(path, output, "--resume", *short) == 0
+    assert "judge starts afresh" in capsys.readouterr().out
+    written = (output / checkpoints.WEIGHTS).stat().st_mtime_ns
+    assert run(path, output, "--resume", *short) == 0
+    assert "judge is finished" in capsys.readouterr().out
+    assert run(path, output, *short) == 2
+    (output / train.STATE).unlink()
+    assert run(path, output, *short) == 2
+    assert "holds a trained model: give another --output" in capsys.readouterr().err
+    assert (output / checkpoints.WEIGHTS).stat().st_mtime_ns == written
+
+
+def test_a_state_of_another_recipe_is_refused(tmp_path, capsys):
+    path = write_recipe(tmp_path, CLASSIFIER)
+    first = new_run(tmp_path, CLASSIFIER)
+    next(first.train())
+    first.save(tmp_path / train.STATE)
+    assert run(path, tmp_path, "--resume", "--set", "classifier.batch=16") == 2
+    assert "classifier.batch is 16 but was 8" in capsys.readouterr().err
+    assert run(path, tmp_path, "--resume", "--set", "data=fashion-mnist") == 2
+
+
+def test_a_damaged_state_is_named(tmp_path, capsys):
+    path = write_recipe(tmp_path, CLASSIFIER)
+    first = new_run(tmp_path, CLASSIFIER)
+    next(first.train())
+    first.save(tmp_path / train.STATE)
+    content = (tmp_path / train.STATE).read_bytes()
+    (tmp_path / train.STATE).write_bytes(content[: len(content) // 2])
+    assert run(path, tmp_path, "--resume") == 2
+    assert "training state is damaged" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- what is wrong, in one sentence
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ("denoiser.lr=1", "unknown key 'denoiser.lr'; the keys here are steps, batch, learning_rate"),
+        ("color=red", "unknown key 'color'; the keys here are name, title"),
+        ("denoiser.steps=0", "'denoiser.steps'"),
+        ("denoiser.steps=many", "'denoiser.steps'"),
+        ("denoiser.ema=1.5", "'denoiser.ema'"),
+        ("vae.precision=int8", "'auto', 'fp32' or 'bf16'"),
+        ("vae.learning_rate=.nan", "'vae.learning_rate'"),
+        ("denoiser.warmup=500", "'denoiser.warmup' is 500, more than its 48 steps"),
+        ("model.network.depth=3", "unknown key 'network.depth'"),
+        ("model.name=x", "leave out 'model.name'"),
+        ("model.network.sample_size=16", "make them equal"),
+        ("data=cifar", "unknown data set 'cifar'; the choices are mnist, fashion-mnist"),
+        ("name.first=x", "cannot set 'name.first', because 'name' is not a section"),
+        ("classifier.steps=5", "a classifier is a model of its own"),
+        ("vae=null", "add a vae stage"),
+    ],
+)
+def test_a_wrong_setting_is_one_sentence(change, sentence, tmp_path, capsys):
+    model = {} if change.startswith("classifier") else LATENT["model"]
+    path = write_recipe(tmp_path, LATENT | {"model": model})
+    assert run(path, tmp_path / "out", "--set", change) == 2
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_cannot_be_read_is_named(tmp_path, capsys):
+    assert run(tmp_path / "none.yaml", tmp_path) == 2
+    assert "none.yaml" in capsys.readouterr().err
+    (tmp_path / "bad.yaml").write_text("a: [1")
+    assert run(tmp_path / "bad.yaml", tmp_path) == 2
+    assert "not YAML" in capsys.readouterr().err
+    assert run(write_recipe(tmp_path, CLASSIFIER), tmp_path / "out", "--threads", "0") == 2
+    assert "--threads must be 1 or more" in capsys.readouterr().err
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_state(tmp_path, capsys, monkeypatch):
+    loss = Classifier.loss
+    calls = []
+
+    def breaking(self, *arguments):
+        calls.append(1)
+        return loss(self, *arguments) * (float("nan") if len(calls) == 12 else 1)
+
+    monkeypatch.setattr(Classifier, "loss", breaking)
+    assert run(write_recipe(tmp_path / "recipe", CLASSIFIER), tmp_path / "out") == 1
+    assert "Training stopped at classifier step 12, learning rate 0.00" in capsys.readouterr().err
+    assert position(tmp_path / "out" / train.STATE) == ("classifier", 7)
+    assert all(
+        t.isfinite().all() for n, t in load_file(tmp_path / "out" / train.STATE).items() if n.startswith("weights")
+    )
+
+
+def test_a_dry_run_trains_nothing(tmp_path, capsys):
+    assert run(write_recipe(tmp_path / "recipe", LATENT), tmp_path / "out", "--dry-run") == 0
+    said = capsys.readouterr().out
+    for expected in (
+        "600 images of 1 x 28 x 28 in 10 classes",
+        "3 (60)",
+        "codec: ",
+        "denoiser: 48 steps, about",
+        "minutes",
+    ):
+        assert expected in said
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["batch.png"]
+    assert Image.open(tmp_path / "out" / "batch.png").width % (16 * 28) == 0
+
+
+# ---------------------------------------------------------------- parts
+
+
+def test_randomness_is_a_function_of_seed_stage_and_step():
+    draws = [
+        torch.rand(4, generator=training.generator(*key))
+        for key in [(0, "vae", 3)] * 2 + [(1, "vae", 3), (0, "vae", 4), (0, "denoiser", 3)]
+    ]
+    assert torch.equal(draws[0], draws[1])
+    assert len({tuple(draw.tolist()) for draw in draws}) == 4
+
+
+def test_the_learning_rate_warms_up_and_falls_to_zero(tmp_path):
+    stage = new_run(tmp_path, CLASSIFIER, **{"classifier.steps": 100, "classifier.warmup": 10}).recipe.classifier
+    rates = [training.learning_rate(stage, step) for step in range(100)]
+    assert rates[0] == pytest.approx(stage.learning_rate / 10)
+    assert max(rates) == rates[9] == rates[10] == stage.learning_rate
+    assert all(a > b for a, b in pairwise(rates[10:]))
+    assert rates[-1] < 1e-3 * stage.learning_rate
+
+
+def test_pixel_models_train_without_a_vae(tmp_path):
+    network = LATENT["model"]["network"] | {"sample_size": 32, "in_channels": 1, "out_channels": 1}
+    model = LATENT["model"] | {"codec": {"kind": "pixels"}, "network": network}
+    recipe = {"name": "pixels", "model": model, "denoiser": {"steps": 3, "batch": 4, "warmup": 1}}
+    steps = list(new_run(tmp_path, recipe).train())
+    assert [progress.step for progress in steps] == [1, 2, 3]
+
+
+# ---------------------------------------------------------------- the Hub
+
+
+def test_a_finished_checkpoint_is_uploaded_without_its_state(finished, tmp_path, monkeypatch, capsys):
+    recipe = finished["judge"] / "recipe.yaml"
+    with HubServer({"someone/judge": Repo()}) as hub:
+        hub.use(monkeypatch, tmp_path, TOKEN)
+        assert run(recipe, finished["judge"], "--resume", "--push-to-hub", "someone/judge") == 0
+        assert set(hub.repos["someone/judge"].files) == {
+            "config.json",
+            "model.safetensors",
+            "recipe.yaml",
+            "README.md",
+            "training.json",
+        }
+        assert "someone/judge" in capsys.readouterr().out
+        hub.use(monkeypatch, tmp_path / "stranger")
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        assert run(recipe, finished["judge"], "--resume", "--push-to-hub", "someone/judge") == 1
+        assert "hf auth login" in capsys.readouterr().err
+        assert run(recipe, finished["judge"], "--resume", "--push-to-hub", "a/b/c") == 2
+        assert "give owner/name" in capsys.readouterr().err
+    hub.use(monkeypatch, tmp_path, TOKEN)
+    assert run(recipe, finished["judge"], "--resume", "--push-to-hub", "someone/judge") == 1
+    assert "out of reach" in capsys.readouterr().err
