@@ -1,0 +1,47 @@
+"""The app: build_app(studio) draws it, launch_kwargs(limits) says how it is served."""
+
+from typing import Any
+
+import gradio as gr
+
+from diffusion.ui import api, links
+from diffusion.ui.guard import GuardedBlocks, app_kwargs
+from diffusion.ui.lab import Lab
+from diffusion.ui.studio import Limits, Studio
+from diffusion.ui.tabs import denoise, generate, image, vae
+from diffusion.ui.theme import CSS, studio_theme
+
+HERO = """
+<h1>Diffusion Lab</h1>
+<p>Pictures made from noise by a small neural network, every step in view. Nothing here is recorded: each one is computed when you ask.</p>
+"""
+
+
+def build_app(studio: Studio) -> gr.Blocks:
+    """The whole app on one studio, queued and ready to launch."""
+    with GuardedBlocks(title="Diffusion Lab", analytics_enabled=False, delete_cache=(600, 3600)) as demo:
+        gr.HTML(HERO, elem_classes="lab-hero")
+        with gr.Tabs(elem_id="tabs") as tabs:
+            lab = Lab(tabs, generate.build(studio), denoise.build(studio), image.build(studio), vae.build(studio))
+        # Wired only now: "send to" needs its targets.
+        for tab in (generate, denoise, image, vae):
+            tab.wire(studio, lab)
+        links.wire(demo, studio, lab)
+        api.register(studio)
+    return demo.queue(max_size=studio.limits.queue, default_concurrency_limit=4, api_open=False)
+
+
+def launch_kwargs(limits: Limits) -> dict[str, Any]:
+    """What every launch of the app shares, so that tests and hosts serve the same app."""
+    return {
+        "theme": studio_theme(),
+        "css_paths": [CSS],
+        "footer_links": ["api", "settings"],
+        "run_history": False,
+        "ssr_mode": False,
+        "show_error": False,  # what is meant for visitors is a gr.Error, and that is always shown
+        "enable_monitoring": False,
+        "max_file_size": f"{limits.upload}mb",
+        "state_session_capacity": 200,
+        "app_kwargs": app_kwargs(limits),
+    }

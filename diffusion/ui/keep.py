@@ -1,0 +1,141 @@
+"""What a result leaves with, and comes back by: a PNG that holds its settings, and a link."""
+
+import html
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+import gradio as gr
+from gradio.components import Component
+
+from diffusion import export
+from diffusion.samplers import SAMPLERS
+from diffusion.ui import links
+from diffusion.ui.errors import polite
+from diffusion.ui.studio import Result, Studio
+from diffusion.ui.widgets import EACH
+
+GONE = "There is no finished result to keep here any more: make it again, the seed is still set."
+HINT = "<p>A downloaded PNG carries all its settings: drop it here and they are back in the controls.</p>"
+DOWNLOAD = """() => {
+    const file = document.querySelector("#generate-file");
+    (file.matches("a, button") ? file : file.querySelector("a, button")).click();
+}"""
+COPY = """(link) => {
+    const address = new URL(link, location.href).href;
+    navigator.clipboard?.writeText(address).catch(() => {});
+    return address;
+}"""
+
+
+QUIET = {"api_visibility": "private", "show_progress": "hidden"}
+
+
+@dataclass(frozen=True)
+class Out:
+    """The components by which a result leaves."""
+
+    save: gr.Button
+    file: gr.DownloadButton
+    copy: gr.Button
+    link: gr.Textbox
+
+
+@dataclass(frozen=True)
+class Back:
+    """The components by which its settings come back."""
+
+    drop: gr.File
+    said: gr.HTML
+
+
+def out() -> Out:
+    """Builds the buttons for a PNG and a link."""
+    with gr.Row(elem_classes="lab-actions"):
+        save = gr.Button("Download PNG", size="md", min_width=120, elem_id="generate-save")
+        copy = gr.Button("Copy link", size="md", min_width=120, elem_id="generate-copy")
+    file = gr.DownloadButton("PNG", visible="hidden", elem_id="generate-file")
+    link = gr.Textbox(label="Opens with these pictures", visible=False, max_lines=3, elem_id="generate-link")
+    return Out(save, file, copy, link)
+
+
+def back() -> Back:
+    """Builds the place for a PNG that `save` wrote."""
+    drop = gr.File(label="A PNG saved here", type="binary", height=150, elem_id="generate-drop")
+    return Back(drop, gr.HTML(HINT, elem_id="generate-restored", elem_classes="lab-status"))
+
+
+def wire_out(studio: Studio, own: Out, result: gr.State) -> None:
+    """Connects them to the state that holds what they take along."""
+    folder = Path(own.file.GRADIO_CACHE)
+    own.save.click(partial(save, studio, folder), result, own.file, api_name="_generate_save", **QUIET).success(
+        None, None, None, js=DOWNLOAD
+    )
+    own.copy.click(partial(link, studio), result, own.link, api_name="_generate_link", **QUIET).success(
+        None, own.link, own.link, js=COPY
+    )
+
+
+def wire_back(studio: Studio, own: Back, controls: Sequence[Component], allowed: links.Rules) -> None:
+    """Connects it to the controls, in the order of links.KEYS."""
+    own.drop.upload(
+        partial(restore, studio, allowed), own.drop, [own.drop, own.said, *controls],
+        api_name="_generate_restore", **QUIET,
+    ).failure(lambda: None, None, own.drop, api_name="_generate_refused", queue=False, **QUIET)  # fmt: skip
+
+
+@polite
+def save(studio: Studio, folder: Path, result: Result | None) -> str:
+    """The path of a new PNG in the app's own cache, which empties itself."""
+    if result is None:
+        raise ValueError(GONE)
+    request = result.request
+    columns = export.default_columns(request.count, 1 if isinstance(request.prompt, str) else len(studio.classes))
+    folder.mkdir(parents=True, exist_ok=True)
+    path = Path(tempfile.mkdtemp(dir=folder)) / f"diffusion-lab-seed-{request.seed}.png"
+    export.save_png(path, result.pictures, export.settings(request, studio.pipeline), columns)
+    return str(path)
+
+
+@polite
+def link(studio: Studio, result: Result | None) -> Any:
+    """The update of the link's field; the browser completes the address."""
+    if result is None:
+        raise ValueError(GONE)
+    # On a Space the page is a frame in another: the link must lead to that.
+    space = os.environ.get("SPACE_ID")
+    page = f"https://huggingface.co/spaces/{space}" if space else ""
+    query = links.to_query(links.settings_of(result.request, studio.classes), studio.weights)
+    return gr.Textbox(f"{page}?{query}", visible=True)
+
+
+@polite
+def restore(studio: Studio, allowed: links.Rules, file: bytes | None) -> list[Any]:
+    """An empty place for the next file, a sentence, and the settings inside this one."""
+    found = export.read_settings(file or b"")
+    query = links.to_query(links.settings_of(export.request_from(found), studio.classes), studio.weights)
+    settings, amiss = links.from_query(dict(parse_qsl(query)), allowed, studio.weights)
+    if amiss:
+        raise ValueError(f"It cannot be made again here: {amiss[0]}")
+    return [None, sentence(studio, settings, found.get("weights")), *(settings[key] for key in links.KEYS)]
+
+
+def sentence(studio: Studio, settings: Mapping[str, Any], weights: object) -> str:
+    """Which settings came back, and whether they will give the same pictures."""
+    digit = {"": "any digit", EACH: "one of each"}.get(settings["digit"], settings["digit"])
+    parts = [
+        f"{settings['count']} × {digit}",
+        *([f"away from {settings['negative']}"] if settings["negative"] else []),
+        SAMPLERS[settings["sampler"]].title,
+        f"{settings['steps']} steps",
+        f"guidance {settings['guidance']:g}",
+        f"seed {settings['seed']}",
+    ]
+    same = isinstance(weights, str) and weights.startswith(studio.weights)
+    promise = "Press Make to see the same pictures." if same else "Other weights made it, so the pictures will differ."
+    return f'<p role="status">Restored: {html.escape(", ".join(parts))}. {promise}</p>'

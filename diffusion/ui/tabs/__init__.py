@@ -1,0 +1,1 @@
+"""One module per tab: build(studio) makes its components, wire(studio, lab) its events."""

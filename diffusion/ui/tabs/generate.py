@@ -1,0 +1,231 @@
+"""The tab Generate: digits made while you watch, read back by a classifier, and handed on."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from diffusion.export import to_pictures
+from diffusion.pipeline import Request
+from diffusion.samplers import SAMPLERS, Step
+from diffusion.ui import keep, links
+from diffusion.ui.controls import ENGINE, Sampling, explain, request, sampling, whole
+from diffusion.ui.errors import polite
+from diffusion.ui.lab import Lab
+from diffusion.ui.studio import Result, Studio, paced
+from diffusion.ui.tabs import denoise
+from diffusion.ui.verdict import account, judged
+from diffusion.ui.widgets import DigitGrid, DigitPicker, grid
+
+LEAD = "<p>Pick a digit, watch it come out of noise, and see a classifier read it back.</p>"
+DIGIT, COUNT, SEED = "3", 16, 1  # what the controls open with
+
+
+@dataclass(frozen=True)
+class Handles:
+    """Components that other tabs, links and this tab's own events refer to."""
+
+    tab: gr.Tab
+    notice: gr.HTML
+    picker: DigitPicker
+    negative: gr.Dropdown
+    count: gr.Slider
+    sampling: Sampling
+    go: gr.Button
+    stop: gr.Button
+    grid: DigitGrid
+    status: gr.HTML
+    watch: gr.Button
+    change: gr.Button
+    encode: gr.Button
+    out: keep.Out
+    back: keep.Back
+    result: gr.State  # of Result, None while there is none
+    arrived: gr.State  # of bool: a link opened this page
+
+    @property
+    def settings(self) -> list[gr.components.Component]:
+        """The controls, in the order of links.KEYS."""
+        return [self.picker, self.negative, self.count, *self.sampling.inputs]
+
+    @property
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """Lowest and highest of those that are numbers."""
+        numbers = (self.count, self.sampling.steps, self.sampling.guidance, self.sampling.seed)
+        names = ("count", "steps", "guidance", "seed")
+        return {name: (number.minimum, number.maximum) for name, number in zip(names, numbers, strict=True)}
+
+
+def build(studio: Studio) -> Handles:
+    """Draws the tab, with the pictures that the studio made when it started."""
+    with gr.Tab("Generate", id="generate", elem_id="generate-tab") as tab:
+        gr.HTML(LEAD, elem_classes="lab-lead")
+        notice = gr.HTML(visible=False, elem_id="generate-notice", elem_classes="lab-note")
+        with gr.Row(equal_height=False, elem_classes="lab-split"):
+            with gr.Column(min_width=290):
+                with gr.Column(elem_classes="lab-card"):
+                    picker = DigitPicker(
+                        studio.classes, DIGIT, any="Any", each="One of each", elem_id="generate-picker"
+                    )
+                    with gr.Row():
+                        count = gr.Slider(
+                            1, studio.limits.count, COUNT, step=1, label="How many", elem_id="generate-count",
+                            min_width=180,
+                        )  # fmt: skip
+                        negative = gr.Dropdown(
+                            [("None", ""), *((name, name) for name in studio.classes)], value="", filterable=False,
+                            label="Negative digit", info="Acts where guidance is not 1.", elem_id="generate-negative",
+                            min_width=140,
+                        )  # fmt: skip
+                    with gr.Row(elem_classes="lab-actions"):
+                        opening = label(studio, DIGIT, COUNT, *studio.defaults.values())
+                        go = gr.Button(opening, variant="primary", size="lg", min_width=200, elem_id="generate-go")
+                        stop = gr.Button("Stop", size="lg", scale=0, min_width=80, elem_id="generate-stop")
+                with gr.Column(elem_classes=["lab-card", "lab-later"]):
+                    knobs = sampling(studio, "generate", SEED)
+                with gr.Column(elem_classes=["lab-card", "lab-later"]):
+                    back = keep.back()
+            with gr.Column(min_width=290, elem_classes="lab-card"):
+                cells = DigitGrid(judged(studio.opening), label="Digits", elem_id="generate-grid")
+                status = gr.HTML(
+                    account(studio, studio.opening, "Made when the app started."),
+                    elem_id="generate-status", elem_classes="lab-status",
+                )  # fmt: skip
+                gr.HTML("<p>With the digit that you select:</p>", elem_classes="lab-note")
+                with gr.Row(elem_classes="lab-actions"):
+                    watch = gr.Button("See how it was made", size="md", min_width=170, elem_id="generate-watch")
+                    change = gr.Button("Change it", size="md", min_width=90, elem_id="generate-change")
+                    encode = gr.Button("Through the VAE", size="md", min_width=130, elem_id="generate-encode")
+                out = keep.out()
+        explain("How noise becomes a digit", "generate")
+        result, arrived = gr.State(time_to_live=1800), gr.State(False)
+    return Handles(
+        tab, notice, picker, negative, count, knobs, go, stop, cells, status, watch, change, encode, out, back, result,
+        arrived,
+    )  # fmt: skip
+
+
+def wire(studio: Studio, lab: Lab) -> None:
+    """Connects the tab's events."""
+    own = lab.generate
+    quiet = {"api_visibility": "private", "show_progress": "hidden"}
+    priced = [own.picker, own.count, *own.sampling.inputs[:3]]
+    gr.on(
+        [control.change for control in priced], partial(label, studio), priced, own.go,
+        api_name="_generate_label", queue=False, trigger_mode="always_last", **quiet,
+    )  # fmt: skip
+    outputs = [own.grid, own.status, own.result]
+    running = gr.on(
+        [own.go.click, own.arrived.change], partial(make, studio), own.settings, outputs,
+        api_name="_generate_make", **quiet, **ENGINE,
+    )  # fmt: skip
+    running.failure(stopped, own.result, own.status, api_name="_generate_stopped", queue=False, **quiet)
+    own.stop.click(None, None, None, cancels=[running], queue=False)
+
+    chosen = [own.grid, own.result]
+    own.change.click(
+        polite(lambda index, result: (gr.Tabs(selected="image"), picture(index, result))),
+        chosen, [lab.tabs, lab.image.source], api_name="_generate_to_image", **quiet,
+    )  # fmt: skip
+    own.encode.click(
+        polite(lambda index, result: (gr.Tabs(selected="vae"), picture(index, result))),
+        chosen, [lab.tabs, lab.vae.first], api_name="_generate_to_vae", **quiet,
+    )  # fmt: skip
+    theirs = lab.denoise
+    film = own.watch.click(
+        polite(lambda index, result: (gr.Tabs(selected="denoise"), *alone(index, result))),
+        chosen, [lab.tabs, *theirs.inputs], api_name="_generate_to_denoise", **quiet,
+    ).success(
+        partial(denoise.film, studio), theirs.inputs, theirs.outputs, api_name="_generate_film", **quiet, **ENGINE
+    )  # fmt: skip
+    film.then(denoise.stopped, theirs.reel, theirs.status, api_name="_generate_film_stopped", queue=False, **quiet)
+    theirs.stop.click(None, None, None, cancels=[film], queue=False)
+
+    keep.wire_out(studio, own.out, own.result)
+    keep.wire_back(studio, own.back, own.settings, links.rules(studio.classes, own.ranges))
+
+
+@polite
+def make(
+    studio: Studio, digit: str, negative: str, count: float, sampler: str, steps: float, guidance: float, seed: float
+) -> Iterator[Any]:
+    """Makes the digits and yields grid, status and result: noisy states on their way, then what they became."""
+    wanted = asked(studio, digit, count, sampler, steps, guidance, seed=seed, negative=negative)
+    running, began = studio.run(wanted), time.monotonic()
+    try:
+        for step, due in paced(running):
+            yield (
+                (grid(to_pictures(studio.pipeline.noisy(step)), done=False), progress(wanted, step), None)
+                if due
+                else gr.skip()
+            )
+    finally:
+        running.close()
+    result = studio.result(wanted, step, time.monotonic() - began)
+    yield judged(result), account(studio, result), result
+
+
+def asked(studio: Studio, digit: str, count: Any, sampler: str, steps: Any, guidance: Any, **more: Any) -> Request:
+    """The request that the controls ask for."""
+    prompt = links.prompts(digit, count := whole("count", count), studio.classes)
+    return request(prompt, count, sampler, steps, guidance, **more)
+
+
+def label(studio: Studio, digit: str, count: float, sampler: str, steps: float, guidance: float) -> str:
+    """The primary button's text: what it makes, and how long that will take on this machine."""
+    try:
+        wanted = asked(studio, digit, count, sampler, steps, guidance, seed=0)
+        studio.check(wanted)
+    except ValueError:  # said in full when the button is pressed
+        return "Make digits"
+    return f"Make {_digits(wanted.count)} · {duration(studio.seconds(wanted))}"
+
+
+def duration(seconds: float) -> str:
+    """An estimate as one says it."""
+    if seconds < 0.1:
+        return "under 0.1 s"
+    return f"about {seconds:.1f} s" if seconds < 9.95 else f"about {seconds:.0f} s"
+
+
+def _digits(count: int) -> str:
+    return "1 digit" if count == 1 else f"{count} digits"
+
+
+def progress(wanted: Request, step: Step) -> str:
+    """The status line of a run; screen readers hear its beginning and not every step."""
+    of = f" of {wanted.steps}" if SAMPLERS[wanted.sampler].calls_per_step else ""
+    now = f"Step {step.index}{of}, noise level {step.sigma.max().item():.2g}."
+    return f'<p><span role="status">Making {_digits(wanted.count)}.</span> <span aria-hidden="true">{now}</span></p>'
+
+
+def stopped(result: Result | None) -> Any:
+    """The status after a run that did not finish; one that never started changed nothing."""
+    return gr.skip() if result else '<p role="status">Stopped: these digits stay unfinished, the engine is free.</p>'
+
+
+def picture(index: int | None, result: Result | None) -> np.ndarray:
+    """The selected picture of a result; the only one needs no selection."""
+    k = _selected(index, result)
+    return result.pictures[k]
+
+
+def alone(index: int | None, result: Result | None) -> list[Any]:
+    """The selected picture's own settings, in the order of denoise.Handles.inputs."""
+    k, wanted = _selected(index, result), result.request
+    return [wanted.prompts[k], wanted.negative, wanted.sampler, wanted.steps, wanted.guidance, wanted.seeds[k]]
+
+
+def _selected(index: int | None, result: Result | None) -> int:
+    if result is None:
+        raise ValueError("There are no finished digits here: make some first.")
+    count = result.request.count
+    if index is None and count == 1:
+        return 0
+    if index is None or index >= count:
+        raise ValueError("Which one? Select a digit in the grid first.")
+    return index

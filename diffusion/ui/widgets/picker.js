@@ -1,0 +1,35 @@
+const choices = element.querySelector('.choices');
+
+// Native radios with one name: the browser brings arrow keys, one tab stop and the group's meaning.
+function build() {
+  element.querySelector('legend').textContent = props.label;
+  const entries = props.choices.map((choice, k) => ({ value: choice, text: choice, thumbnail: props.thumbnails[k] }));
+  if (props.each !== null) entries.unshift({ value: 'each', text: props.each, wide: true });
+  if (props.any !== null) entries.unshift({ value: '', text: props.any, wide: true });
+  choices.replaceChildren(...entries.map(({ value, text, thumbnail, wide }) => {
+    const entry = make('label', wide ? 'wide' : ''), face = make('span', 'face'), radio = make('input');
+    Object.assign(radio, { type: 'radio', name: `${element.id}-choice`, value });
+    if (thumbnail) {
+      const canvas = make('canvas');
+      canvas.setAttribute('aria-hidden', 'true');
+      paint(canvas, bytesOf(thumbnail), 28, 28);
+      face.append(canvas);
+    }
+    face.append(make('span', '', text));
+    entry.append(radio, face);
+    return entry;
+  }));
+  choices.classList.toggle('pictured', props.thumbnails.length > 0);
+  choices.classList.toggle('short', !props.thumbnails.length && props.choices.every((choice) => choice.length < 3));
+  sync();
+}
+
+function sync() {
+  choices.querySelectorAll('input').forEach((radio) => { radio.checked = radio.value === String(props.value); });
+}
+
+choices.addEventListener('change', (event) => { props.value = event.target.value; trigger('input'); });
+
+watch(['choices', 'thumbnails', 'label'], build);
+watch('value', sync);
+build();

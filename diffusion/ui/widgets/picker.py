@@ -1,0 +1,103 @@
+"""DigitPicker: one choice among classes, as a true radio group that works with arrow keys and on phones."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from diffusion.ui.widgets.pixels import asset, encode
+
+EACH = "each"
+"""What a picker gives where the entry for every class in turn is selected."""
+
+TEMPLATE = """<fieldset><legend class="title"></legend><div class="choices"></div></fieldset>"""
+
+
+class DigitPicker(gr.HTML):
+    """A class picker whose value is one of its choices, "" for any class, or EACH for every class in turn."""
+
+    def __init__(
+        self,
+        choices: Sequence[str],
+        value: str | None = None,
+        *,
+        label: str = "Digit",
+        thumbnails: Sequence[np.ndarray | str] = (),
+        any: str | None = None,
+        each: str | None = None,
+        **layout: Any,
+    ):
+        """choices: prompts in order; thumbnails: none or one uint8 (28, 28) per choice; any, each: the texts of entries
+        before them, whose values are the unconditional prompt "" and EACH; value: the first entry by default."""
+        choices = [str(choice) for choice in choices]
+        if not choices or len(thumbnails) not in (0, len(choices)):
+            raise ValueError(
+                f"A picker needs choices, and no thumbnails or one for each; got {len(choices)} and {len(thumbnails)}."
+            )
+        super().__init__(
+            value=_allowed(choices, any, each)[0] if value is None else value,
+            label=label,
+            html_template=TEMPLATE,
+            css_template=asset("controls.css", "picker.css"),
+            js_on_load=asset("pixels.js", "picker.js"),
+            apply_default_css=False,
+            choices=choices,
+            thumbnails=_encoded(thumbnails),
+            any=any,
+            each=each,
+            **layout,
+        )
+
+    @staticmethod
+    def showing(
+        choices: Sequence[str],
+        value: str | None = None,
+        *,
+        thumbnails: Sequence[np.ndarray] = (),
+        label: str | None = None,
+    ) -> dict[str, Any]:
+        """The update that shows other choices, for a handler to return; the first is selected by default."""
+        choices = [str(choice) for choice in choices]
+        update = {
+            "choices": choices,
+            "thumbnails": _encoded(thumbnails),
+            "value": choices[0] if value is None else value,
+        }
+        return gr.update(**update) if label is None else gr.update(**update, label=label)
+
+    def preprocess(self, payload: Any) -> str:
+        """The selected prompt; gr.Error lists the choices where it is none of them."""
+        if payload not in _allowed(self.props["choices"], self.props["any"], self.props["each"]):
+            raise gr.Error(f"{self.label} must be one of {', '.join(self.props['choices'])}.", print_exception=False)
+        return payload
+
+    def postprocess(self, value: str | int | None) -> str | None:
+        """The prompt to select."""
+        return None if value is None else str(value)
+
+    def get_config(self) -> dict[str, Any]:
+        """What the page is told; without the properties, which Gradio would take for events named like them, and copy
+        with all that hangs on them, the model too, for every visitor."""
+        return {name: value for name, value in super().get_config().items() if name not in self.props}
+
+    def api_info(self) -> dict[str, Any]:
+        """The payload's JSON type with its choices."""
+        return {"type": "string", "enum": _allowed(self.props["choices"], self.props["any"], self.props["each"])}
+
+    def example_payload(self) -> str:
+        """The first choice."""
+        return self.props["choices"][0]
+
+    def example_value(self) -> str:
+        """The first choice."""
+        return self.props["choices"][0]
+
+
+def _allowed(choices: list[str], any: str | None, each: str | None) -> list[str]:
+    return [*([] if any is None else [""]), *([] if each is None else [EACH]), *choices]
+
+
+def _encoded(thumbnails: Sequence[np.ndarray | str]) -> list[str]:
+    """Thumbnails in base64; those that already are stay, since Gradio builds a component again to update it."""
+    return [thumbnail if isinstance(thumbnail, str) else encode(thumbnail) for thumbnail in thumbnails]

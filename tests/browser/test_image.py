@@ -1,0 +1,374 @@
+"""The Image to image tab in a real browser: three ways to a picture, what the model makes of it, and files that lie."""
+
+import base64
+import re
+import struct
+import zlib
+from io import BytesIO
+
+import numpy as np
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
+from playwright.sync_api import Locator, Page, expect
+
+from diffusion.ui.studio import Studio
+from diffusion.ui.tabs.image import COLUMN, STRENGTH, STRENGTHS, seen
+
+WCAG = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
+
+
+@pytest.fixture
+def image(page: Page, app_url: str, errors: list[str]) -> Page:
+    """A fresh page on the tab, with what it opens with."""
+    visit(page, app_url)
+    return page
+
+
+def visit(page: Page, address: str, theme: str = "light") -> None:
+    page.goto(f"{address}/?__theme={theme}")
+    page.get_by_role("tab", name="Image to image").click()
+    expect(page.locator("#image-player [data-done='1']")).to_be_visible()
+    expect(page.locator("#image-strip .cell")).to_have_count(len(STRENGTHS))
+
+
+def way(page: Page, name: str) -> None:
+    page.locator("#image-ways").get_by_role("tab", name=name).click()
+
+
+def shown(canvas: Locator) -> np.ndarray:
+    """What a canvas shows, (H, W)."""
+    flat = canvas.evaluate("c => [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]")
+    return np.array(flat, np.uint8).reshape(*canvas.evaluate("c => [c.height, c.width]"), 4)[..., 0]
+
+
+def pad(page: Page) -> np.ndarray:
+    return shown(page.locator("#image-source .ink"))
+
+
+def result(page: Page) -> np.ndarray:
+    return shown(page.locator("#image-player canvas"))
+
+
+def inside(page: Page, title: str) -> np.ndarray:
+    """One of the three small pictures."""
+    source = page.locator("#image-inside").get_by_alt_text(title).get_attribute("src")
+    return np.asarray(Image.open(BytesIO(base64.b64decode(source.split(",")[1]))))
+
+
+def reading(page: Page, title: str) -> Locator:
+    return page.locator("#image-inside figure").filter(has_text=title).locator("span")
+
+
+def line(page: Page, pad_id: str, points: list[tuple[float, float]]) -> None:
+    """A stroke with the mouse; points as shares of the pad's width and height."""
+    box = page.locator(f"{pad_id} .ink").bounding_box()
+    places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
+    page.mouse.move(*places[0])
+    page.mouse.down()
+    for place in places[1:]:
+        page.mouse.move(*place, steps=4)
+    page.mouse.up()
+
+
+def set_strength(page: Page, strength: float) -> None:
+    page.get_by_label("number input for Strength").fill(str(strength))
+    page.keyboard.press("Tab")
+
+
+def turn(page: Page) -> None:
+    """A run from start to finish."""
+    before = page.locator("#image-status").inner_text()
+    page.locator("#image-go").click()
+    expect(page.locator("#image-status")).not_to_have_text(before)
+
+
+def send(page: Page, name: str, content: bytes) -> None:
+    way(page, "Upload")
+    page.locator("#image-upload input[type=file]").set_input_files(
+        {"name": name, "mimeType": "image/png", "buffer": content}
+    )
+
+
+def photo(digit: np.ndarray) -> bytes:
+    """A digit in blue ink on warm paper, off centre and with a shadow across, as a PNG."""
+    ink = np.asarray(Image.fromarray(digit).resize((224, 224), Image.Resampling.BICUBIC), float) / 255
+    y, x = np.mgrid[:480, :640] / 640
+    paper = np.stack([235 - 60 * x, 228 - 60 * x, 210 - 55 * y], -1)
+    paper += np.random.default_rng(0).normal(0, 3, paper.shape)
+    cover = np.zeros((480, 640, 1))
+    cover[180:404, 60:284, 0] = ink
+    picture = paper * (1 - cover) + np.array([30, 40, 110]) * cover
+    file = BytesIO()
+    Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+def bomb() -> bytes:
+    """A PNG of a few bytes whose header claims 20,000 x 20,000 pixels."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 20_000, 20_000, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
+
+
+def test_opens_with_a_3_that_became_an_8(image: Page, studio: Studio) -> None:
+    assert (pad(image) == studio.examples[3, COLUMN]).all()
+    expect(image.locator("#image-status")).to_contain_text("Made when the app started")
+    expect(image.locator("#image-status")).to_contain_text(re.compile(r"reads 8, \d+%.*on CPU"))
+    expect(image.locator("#image-player [data-done='1']")).to_have_attribute("data-frames", "13")
+    expect(image.locator("#image-go")).to_have_text(re.compile(r"Turn it into an 8 · about \d+\.\d s"))
+    expect(reading(image, "What the model sees")).to_have_text(re.compile("^reads 3, "))
+    captions = image.locator("#image-strip .caption")
+    expect(captions.first).to_have_text("0 · 0 steps")
+    expect(captions.last).to_have_text("1 · 20 steps")
+
+
+def test_first_view_needs_no_scrolling(image: Page) -> None:
+    image.set_viewport_size({"width": 1280, "height": 800})
+    for part in ("#image-source .ink", "#image-target", "#image-strength", "#image-go", "#image-player canvas"):
+        box = image.locator(part).bounding_box()
+        assert box["y"] + box["height"] <= 800, part
+
+
+@pytest.mark.parametrize("strength", [0.05, 0.55, 1.0])
+def test_says_where_a_strength_starts(image: Page, studio: Studio, strength: float) -> None:
+    before = inside(image, "Noised start")
+    set_strength(image, strength)
+    run = round(20 * strength)
+    sigma = f"{float(studio.pipeline.grid(20)[20 - run]):.3g}"
+    expect(image.locator("#image-strength")).to_contain_text(f"Runs {run} of 20 steps, starts at σ\u00a0{sigma}.")
+    expect(reading(image, "Noised start")).to_have_text(f"σ\u00a0{sigma}")
+    assert (inside(image, "Noised start") != before).any()
+
+
+def test_strength_0_is_the_plain_reconstruction(image: Page) -> None:
+    set_strength(image, 0)
+    expect(image.locator("#image-strength")).to_contain_text("Runs 0 of 20 steps")
+    turn(image)
+    expect(image.locator("#image-status")).to_contain_text("0 network calls")
+    assert (result(image) == inside(image, "Through the VAE")).all()
+
+
+def test_a_drawing_is_centred_as_mnist_does(image: Page) -> None:
+    image.locator("#image-source").get_by_role("button", name="Clear").click()
+    expect(image.locator("#image-inside")).to_contain_text("There is no picture yet")
+    line(image, "#image-source", [(0.2, 0.1), (0.2, 0.5)])
+    expect(reading(image, "What the model sees")).to_have_text(re.compile("^reads 1, "))
+    sketch, model = pad(image), inside(image, "What the model sees")
+    columns = np.flatnonzero(sketch.max(0))
+    assert columns.max() < 10
+    assert np.ptp(np.flatnonzero(model.max(1) > 64)) + 1 == 20
+    assert abs(model.sum(0) @ np.arange(28) / model.sum() - 14) <= 1
+    image.get_by_label("Centre and scale it as MNIST does").uncheck()
+    expect(reading(image, "What the model sees")).to_be_visible()
+    image.wait_for_function(
+        "old => document.querySelector('#image-inside img').src !== old",
+        arg=f"data:image/png;base64,{_png(model)}",
+    )
+    assert (inside(image, "What the model sees") == sketch).all()
+
+
+def _png(picture: np.ndarray) -> str:
+    file = BytesIO()
+    Image.fromarray(picture).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def test_draws_and_runs_by_keyboard_alone(image: Page) -> None:
+    clear = image.locator("#image-source").get_by_role("button", name="Clear")
+    clear.focus()
+    image.keyboard.press("Enter")
+    expect(image.locator("#image-inside")).to_contain_text("There is no picture yet")
+    image.locator("#image-source .ink").focus()
+    for _ in range(6):
+        image.keyboard.press("ArrowUp")
+    for _ in range(12):
+        image.keyboard.press("Shift+ArrowDown")
+    expect(reading(image, "What the model sees")).to_have_text(re.compile("^reads 1, "))
+    image.locator("#image-target input:checked").focus()
+    image.keyboard.press("ArrowRight")
+    expect(image.locator("#image-go")).to_contain_text("Turn it into a 9")
+    image.locator("#image-go").focus()
+    image.keyboard.press("Enter")
+    expect(image.locator("#image-status")).not_to_contain_text("when the app started")
+
+
+def test_reads_a_photo_of_a_digit(image: Page, studio: Studio) -> None:
+    send(image, "a photo.png", photo(studio.examples[7, 2]))
+    expect(reading(image, "What the model sees")).to_have_text(re.compile("^reads 7, "))
+    expect(image.locator("#image-ways").get_by_role("tab", name="Draw")).to_have_attribute("aria-selected", "true")
+    close = np.abs(pad(image).astype(int) - studio.examples[7, 2])
+    assert close.mean() < 12
+    assert (inside(image, "What the model sees") == pad(image)).all()
+
+
+def test_picks_a_test_image_bit_for_bit(image: Page, studio: Studio) -> None:
+    way(image, "Pick")
+    tests = image.locator("#image-tests")
+    tests.get_by_label("5").check(force=True)
+    expect(reading(image, "What the model sees")).to_have_text(re.compile("^reads 5, "))
+    assert (inside(image, "What the model sees") == studio.examples[5, COLUMN]).all()
+    image.locator("#image-shuffle").click()
+    expect(tests.locator("input:checked")).to_have_count(0)
+    tests.get_by_label("5").check(force=True)
+    old = _png(studio.examples[5, COLUMN])
+    image.wait_for_function("old => !document.querySelector('#image-inside img').src.endsWith(old)", arg=old)
+    assert (inside(image, "What the model sees") == studio.examples[5, COLUMN + 1]).all()
+
+
+def test_turns_a_3_into_an_8_in_view(image: Page) -> None:
+    image.get_by_label("number input for Strength").fill("0.75")
+    image.keyboard.press("Tab")
+    expect(image.locator("#image-strength")).to_contain_text("Runs 15 of 20 steps")
+    turn(image)
+    expect(image.locator("#image-player [data-done='1']")).to_have_attribute("data-frames", "16")
+    expect(image.locator("#image-status")).to_contain_text(re.compile(r"^15 network calls, [\d.]+ s\..* reads 8, "))
+    final = result(image)
+    slider = image.locator("#image-player").get_by_role("slider")
+    slider.press("Home")
+    expect(image.locator("#image-player .caption")).to_contain_text("Your picture with noise added, σ = ")
+    assert np.abs(result(image).astype(int) - inside(image, "Noised start")).max() <= 1
+    slider.press("End")
+    assert (result(image) == final).all()
+
+
+def test_stops(image: Page) -> None:
+    image.get_by_role("button", name="Sampler, steps, guidance, seed").click()
+    image.get_by_label("number input for Steps").fill("100")
+    image.keyboard.press("Tab")
+    set_strength(image, 1)
+    expect(image.locator("#image-strength")).to_contain_text("Runs 100 of 100 steps")
+    image.locator("#image-go").click()
+    position = image.locator("#image-player .position")
+    expect(position).to_have_text(re.compile(r"^([2-9]|\d\d) / 100$"))
+    image.locator("#image-stop").click()
+    image.wait_for_timeout(600)
+    reached = position.inner_text()
+    image.wait_for_timeout(600)
+    assert position.inner_text() == reached != "100 / 100"
+    expect(image.locator("#image-status")).to_contain_text("when the app started")
+
+
+def test_eight_strengths_share_one_noise(image: Page) -> None:
+    before = image.locator("#image-strip-status").inner_text()
+    way(image, "Pick")
+    image.locator("#image-tests").get_by_label("4").check(force=True)
+    expect(reading(image, "What the model sees")).to_have_text(re.compile("^reads 4, "))
+    image.locator("#image-strip-go").click()
+    expect(image.locator("#image-strip-status")).not_to_have_text(before)
+    expect(image.locator("#image-strip-status")).to_contain_text("20 network calls for the whole batch")
+    cells = image.locator("#image-strip .cell")
+    expect(cells.locator(".caption")).to_have_text([f"{s:g} · {round(20 * s)} steps" for s in STRENGTHS])
+    assert (shown(cells.first.locator("canvas")) == inside(image, "Through the VAE")).all()
+    cells.nth(2).click()
+    expect(image.get_by_label("number input for Strength")).to_have_value(f"{STRENGTHS[2]:g}")
+    # At full strength the batch's picture is a single run's: the same seed, the same noise.
+    cells.last.click()
+    expect(image.locator("#image-strength")).to_contain_text("Runs 20 of 20 steps")
+    turn(image)
+    assert np.abs(shown(cells.last.locator("canvas")).astype(int) - result(image)).max() <= 2
+
+
+def test_a_mask_leaves_every_other_pixel_as_it_was(image: Page, studio: Studio) -> None:
+    source = studio.examples[3, COLUMN]
+    way(image, "Mask")
+    expect(image.locator("#image-mask .ink")).to_be_visible()
+    line(image, "#image-mask", [(0.3, 0.25), (0.3, 0.75)])
+    mask = image.locator("#image-mask .ink").evaluate(
+        "c => [...c.getContext('2d').getImageData(0, 0, 28, 28).data].filter((_, k) => k % 4 === 3)"
+    )
+    mask = np.array(mask).reshape(28, 28) > 0
+    assert 30 < mask.sum() < 400
+    expect(image.locator("#image-strength")).to_contain_text(f"Only {mask.sum()} painted pixels may change.")
+    set_strength(image, 1)
+    expect(image.locator("#image-strength")).to_contain_text("Runs 20 of 20 steps")
+    turn(image)
+    expect(image.locator("#image-status")).to_contain_text(f"{784 - mask.sum()} pixels are yours, unchanged.")
+    final = result(image)
+    assert (final[~mask] == source[~mask]).all()
+    assert (final[mask] != source[mask]).any()
+    # Another picture, another mask: the old one is gone.
+    way(image, "Pick")
+    image.locator("#image-tests").get_by_label("6").check(force=True)
+    expect(image.locator("#image-strength")).not_to_contain_text("painted pixels")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("huge.png", bomb(), "larger than 4096 x 4096 pixels"),
+        ("text.png", b"This is no picture, whatever its name says.", "not a picture that can be read"),
+        ("empty.png", b"", "not a picture that can be read"),
+        ("blank.png", photo(np.zeros((28, 28), np.uint8)), "no ink stands out from the paper"),
+        ("torn.png", photo(np.full((28, 28), 255, np.uint8))[:2000], "damaged"),
+        ("script.svg", b"<svg xmlns='http://www.w3.org/2000/svg'/>", "file type"),
+    ],
+    ids=["huge", "text", "empty", "blank", "torn", "svg"],
+)
+def test_files_that_lie_get_one_sentence(image: Page, studio: Studio, name: str, content: bytes, sentence: str) -> None:
+    send(image, name, content)
+    expect(image.get_by_test_id("toast-body")).to_have_count(1)
+    expect(image.get_by_test_id("toast-body")).to_contain_text(re.compile(sentence, re.IGNORECASE))
+    assert "Traceback" not in image.get_by_test_id("toast-body").inner_text()
+    image.get_by_test_id("toast-close").click()
+    send(image, "good.png", photo(studio.examples[7, 2]))
+    expect(reading(image, "What the model sees")).to_have_text(re.compile("^reads 7, "))
+
+
+def test_an_empty_pad_gets_one_sentence(image: Page) -> None:
+    image.locator("#image-source").get_by_role("button", name="Clear").click()
+    expect(image.locator("#image-inside")).to_contain_text("There is no picture yet")
+    image.locator("#image-go").click()
+    toast = image.get_by_test_id("toast-body")
+    expect(toast).to_contain_text("There is no picture yet: draw a digit, take a test image or upload a photo.")
+    expect(toast).to_have_count(1)
+
+
+def test_a_result_goes_on(image: Page) -> None:
+    final = result(image)
+    way(image, "Mask")
+    image.locator("#image-back").click()
+    expect(image.locator("#image-source .ink")).to_be_visible()
+    image.wait_for_function(
+        "old => !document.querySelector('#image-inside img').src.endsWith(old)", arg=_png(pad(image) * 0)
+    )
+    expect(reading(image, "What the model sees")).to_have_text(re.compile("^reads 8, "))
+    assert (pad(image) == final).all()
+    image.locator("#image-compare").click()
+    expect(image.get_by_role("tab", name="VAE")).to_have_attribute("aria-selected", "true")
+    source = image.locator("#vae-panes").get_by_alt_text("The original")
+    expect(source).to_be_visible()
+    encoded = _png(final)
+    image.wait_for_function("png => document.querySelector('#vae-panes img').src.endsWith(png)", arg=encoded)
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_accessible_at_every_width_in_both_themes(
+    page: Page, app_url: str, errors: list[str], theme: str, width: int
+) -> None:
+    hosts: set[str] = set()
+    page.on("request", lambda request: hosts.add(request.url.split("/")[2]) if "://" in request.url else None)
+    page.set_viewport_size({"width": width, "height": 844})
+    visit(page, app_url, theme)
+    for name in ("Pick", "Upload", "Mask", "Draw"):
+        way(page, name)
+        page.wait_for_timeout(200)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        results = Axe().run(page, options=WCAG)
+        assert results.violations_count == 0, results.generate_report()
+    assert hosts == {app_url.split("/")[2]}
+
+
+def test_a_test_image_is_left_as_it_is_and_a_drawing_is_not(studio: Studio) -> None:
+    for picture in studio.examples.reshape(-1, 28, 28):
+        assert (seen(picture, True) == picture).all()
+    small = np.zeros((28, 28), np.uint8)
+    small[4:12, 5:8] = 255
+    centred = seen(small, True)
+    assert np.ptp(np.argwhere(centred > 64), axis=0).max() + 1 == 20
+    assert (seen(small, False) == small).all()
+    assert STRENGTH in STRENGTHS

@@ -1,0 +1,36 @@
+"""What the tests of the app share: one engine and one running app for the whole session, without any network."""
+
+import os
+from collections.abc import Iterator
+
+import gradio as gr
+import pytest
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+from diffusion.ui import build_app, launch_kwargs
+from diffusion.ui.studio import Studio
+
+
+@pytest.fixture(scope="session")
+def studio() -> Studio:
+    """The engine on the checkpoint that ships."""
+    return Studio.load("mnist-latent", "cpu")
+
+
+@pytest.fixture(scope="session")
+def demo(studio: Studio, tmp_path_factory: pytest.TempPathFactory) -> Iterator[gr.Blocks]:
+    """The running app."""
+    os.environ["GRADIO_TEMP_DIR"] = str(tmp_path_factory.mktemp("gradio"))
+    demo = build_app(studio)
+    local = {"prevent_thread_lock": True, "quiet": True, "server_name": "127.0.0.1"}
+    demo.launch(**launch_kwargs(studio.limits), **local)
+    yield demo
+    demo.close()
+
+
+@pytest.fixture(scope="session")
+def app_url(demo: gr.Blocks) -> str:
+    """The address of the running app."""
+    return demo.local_url.rstrip("/")
