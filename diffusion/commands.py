@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from diffusion import checkpoints, data, export
 from diffusion.classifier import Classifier
-from diffusion.pipeline import MAX_COUNT, Pipeline, Request, check_number
+from diffusion.pipeline import MAX_COUNT, Pipeline, Request, check_number, choose_device
 from diffusion.samplers import SAMPLERS
 
 MODEL = "mnist-latent"
@@ -324,13 +324,8 @@ def _writable(name: str, suffixes: tuple[str, ...]) -> Path:
 
 
 def _pipeline(args: argparse.Namespace, reference: str) -> Pipeline:
-    try:
-        usable = torch.empty(0, device=args.device).device.type in ("cpu", "cuda", "mps")
-    except (RuntimeError, AssertionError):  # the latter from a build of PyTorch without CUDA
-        usable = False
-    if not usable:
-        raise ValueError(f"the device '{args.device}' is not there: use cpu, or cuda or mps on a machine that has it.")
-    return Pipeline.load(reference).to(args.device)
+    device = choose_device(args.device)  # before anything is loaded
+    return Pipeline.load(reference).to(device)
 
 
 def _pictures(count: int) -> str:

@@ -21,7 +21,7 @@ def build_app(studio: Studio) -> gr.Blocks:
     """The whole app on one studio, queued and ready to launch."""
     with GuardedBlocks(title="Diffusion Lab", analytics_enabled=False, delete_cache=(600, 3600)) as demo:
         gr.HTML(HERO, elem_classes="lab-hero")
-        with gr.Tabs(elem_id="tabs") as tabs:
+        with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
             lab = Lab(tabs, generate.build(studio), denoise.build(studio), image.build(studio), vae.build(studio))
         # Wired only now: "send to" needs its targets.
         for tab in (generate, denoise, image, vae):

@@ -102,6 +102,6 @@ def explain(title: str, folder: str) -> None:
             with gr.Column(min_width=280):
                 text = (texts / f"{folder}-{depth}.md").read_text(encoding="utf-8")
                 gr.Markdown(
-                    f"### {heading}\n\n{text}",
+                    f"## {heading}\n\n{text}",
                     latex_delimiters=[{"left": "$$", "right": "$$", "display": True}, {"left": "$", "right": "$", "display": False}],
                 )

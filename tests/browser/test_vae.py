@@ -4,6 +4,7 @@ import base64
 import io
 import re
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,9 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
-from diffusion.checkpoints import read
 from diffusion.evaluation import psnr, ssim
 from diffusion.export import enlarge, read_picture, to_digit, to_image, to_pictures
+from diffusion.noise import Noise
 from diffusion.pipeline import Pipeline
 from diffusion.ui.studio import EXAMPLES
 from diffusion.ui.tabs import vae
@@ -107,9 +108,9 @@ def agrees(page: Page, pipeline: Pipeline, picture: np.ndarray) -> None:
 def test_opens_with_a_picture_that_was_already_through(app: Page, pipeline: Pipeline, examples: np.ndarray) -> None:
     agrees(app, pipeline, examples[3, 0])
     for status in ("#vae-status", "#vae-noise-status"):
-        expect(app.locator(status)).to_contain_text(
-            "Made when the app started. mnist-latent" if status == "#vae-status" else "Made"
-        )
+        expect(app.locator(status)).to_contain_text("Made when the app started.")
+        expect(app.locator(status)).to_contain_text("mnist-latent (")
+    expect(app.locator("#vae-reason tbody tr")).to_have_count(4)
 
 
 def test_numbers_of_a_picked_digit_are_the_engines(app: Page, pipeline: Pipeline, examples: np.ndarray) -> None:
@@ -148,18 +149,14 @@ def test_the_walk_is_smooth_and_needs_no_server(
     assert np.abs(left[-1] - there_and_back(pipeline, second)[2]).max() <= 1
     assert np.array_equal(right[0], first)
     assert np.array_equal(right[-1], second)
-    steps = [np.abs(b - a).mean() for a, b in zip(left, left[1:], strict=False)]
+    steps = [np.abs(b - a).mean() for a, b in pairwise(left)]
     assert max(steps) < np.abs(left[-1] - left[0]).mean() / 5
     assert min(steps) > 0
 
 
 def test_the_walk_follows_both_pictures(app: Page, pipeline: Pipeline, examples: np.ndarray) -> None:
     walk = app.locator("#vae-walk")
-    scrub = walk.get_by_role("slider")
     pick(app, "goal", "1")
-    expect(walk.locator(".position")).to_have_text("17 / 33")
-    scrub.press("End")
-    expect.poll = None
     wait_for_pane(app, walk, 1, examples[1, 1])
     app.get_by_role("button", name="Another to walk to").click()
     wait_for_pane(app, walk, 1, examples[1, 2], "End")
@@ -239,7 +236,7 @@ def test_noise_leaves_for_pictures(app: Page, pipeline: Pipeline) -> None:
     steps = pipeline.config.defaults.steps
     expect(noise.locator("[data-done='1']")).to_have_attribute("data-frames", str(steps + 1))
     expect(noise.locator(".position")).to_have_text(f"{steps} / {steps}")
-    plain = to_pictures(pipeline.decode(vae.Noise(range(seed, seed + vae.DRAWS))(torch.empty(4, 4, 8, 8))))
+    plain = to_pictures(pipeline.decode(Noise(range(seed, seed + vae.DRAWS))(torch.empty(4, 4, 8, 8))))
     assert np.abs(pane(noise, 0).astype(int) - tile(plain, 2)).max() <= 1
     assert not np.array_equal(pane(noise, 0), before)
     lost = [int(found) for found in re.findall(r"(\d+)% of the latent", noise.locator(".caption").inner_text())]
@@ -251,14 +248,12 @@ def test_noise_leaves_for_pictures(app: Page, pipeline: Pipeline) -> None:
 
 
 def test_the_explanation_states_the_recipe(app: Page) -> None:
-    folder = read("mnist-latent").folder
     recipe = yaml.safe_load((Path(__file__).parents[2] / "checkpoints/mnist-latent/recipe.yaml").read_text("utf-8"))
     app.get_by_role("button", name="How the autoencoder works").click()
     expect(app.locator(".katex-display").first).to_be_visible()
-    weight = f"{recipe['vae']['kl_weight']:g}"
-    expect(app.locator(".explain")).to_contain_text(f"β=\\beta = {weight}" if False else weight)
+    formula = app.locator(".katex-display annotation", has_text=f"\\beta = {recipe['vae']['kl_weight']:g}")
+    expect(formula).to_have_count(1)
     assert app.locator(".katex-error").count() == 0
-    assert folder.is_dir()
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -270,7 +265,7 @@ def test_accessible_at_every_width_in_both_themes(page: Page, app_url: str, erro
     expect(page.locator(".katex-display").first).to_be_visible()
     page.wait_for_timeout(300)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    results = Axe().run(page, options=WCAG)
+    results = Axe().run(page, context={"exclude": [["footer"]]}, options=WCAG)  # the footer is Gradio's own
     assert results.violations_count == 0, results.generate_report()
 
 

@@ -175,7 +175,9 @@ def wire(studio: Studio, lab: Lab) -> None:
         return example((index + 1) % examples.shape[1], digit)
 
     @polite
-    def uploaded(path: str) -> np.ndarray:
+    def uploaded(path: str | None) -> np.ndarray:
+        if path is None:
+            raise ValueError("Choose a picture file first.")
         return to_digit(read_picture(path))
 
     @polite
