@@ -68,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def address(text: str) -> str:
-    """What argparse calls to read --host: an address of this machine, for Gradio would try a hundred ports on any other."""
+    """What argparse calls to read --host: an address of this machine; on any other Gradio would try a hundred ports."""
     try:
         family, kind, protocol, _, where = socket.getaddrinfo(text.strip("[]"), 0, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as listener:

@@ -97,10 +97,12 @@ class CellAttention(Attention):
 
 
 def resnet(inputs: int, outputs: int, config: VAEConfig) -> ResnetBlock:
+    """A residual block as the autoencoder has it: no time embedding, and the smaller eps in its norms."""
     return ResnetBlock(inputs, outputs, config.norm_num_groups, eps=1e-6)
 
 
 def middle(width: int, config: VAEConfig) -> Block:
+    """The block between encoder and decoder's levels: two residual blocks around an attention."""
     return Block([resnet(width, width, config) for _ in range(2)], [CellAttention(width, config.norm_num_groups)])
 
 

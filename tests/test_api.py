@@ -26,7 +26,7 @@ from diffusion.ui.guard import BROKEN, MAX_JSON
 from diffusion.ui.studio import Studio
 
 Call = Callable[..., tuple[str, Any]]
-NONSENSE = [None, math.nan, math.inf, -1, 1e9, True, "", "<script>alert(1)</script>", [], [None], {}, {"path": "/etc/passwd"}]
+NONSENSE = [None, math.nan, math.inf, -1, 1e9, True, "", "<b>x</b>", [], [None], {}, {"path": "/etc/passwd"}]
 
 
 @pytest.fixture(scope="module")
@@ -181,40 +181,39 @@ def test_plain_http_with_an_uploaded_file_and_defaults(call: Call, http: httpx.C
 
 # ---------------------------------------------------------------- values that make no sense
 
-BAD_VALUES = [
-    *(("count", value, "count must be a") for value in (0, -1, 2.5, math.nan, math.inf, 10**30, "3", None, [3], True)),
-    ("count", 65, "At most 64 images"),
-    ("count", 10**9, "count must be a"),
-    *(("steps", value, "steps must be a") for value in (0, -5, 1.5, math.nan, -math.inf, 10**9, "20", None, [20], False)),
-    ("steps", 251, "At most 250 steps"),
-    *(("guidance", value, "guidance must be a number from 0 to 100") for value in (-1, 101, math.nan, math.inf, "2", None, [])),
-    *(("seed", value, "seed must be a") for value in (-1, 0.5, math.nan, 2**64, "0", None, {})),
-    *(("sampler", value, "the choices are") for value in ("", "eulr", None, 3, ["euler"], {}, math.nan, "x" * 10**6)),
-    *(("prompt", value, "") for value in ("ten", "<b>7</b>", None, 7, [], ["7"], {}, math.nan, "7" * 10**6, "\0", "\ud800")),
-    *(("negative", value, "") for value in ("ten", None, 7, ["7"], True)),
-]  # fmt: skip
+BAD_VALUES = {
+    "count": ([0, -1, 2.5, math.nan, math.inf, 10**9, 10**30, "3", None, [3], True], "count must be a"),
+    "steps": ([0, -5, 1.5, math.nan, -math.inf, 10**9, "20", None, [20], False], "steps must be a"),
+    "guidance": ([-1, 101, math.nan, math.inf, "2", None, [], True], "guidance must be a number from 0 to 100"),
+    "seed": ([-1, 0.5, math.nan, 2**64, "0", None, {}], "seed must be a"),
+    "sampler": (["", "eulr", None, 3, ["euler"], {}, math.nan, "x" * 10**6], "the choices are"),
+    "prompt": (["ten", "<b>7</b>", None, 7, [], ["7"], {}, math.nan, "7" * 10**6, "\0", "\ud800"], ""),
+    "negative": (["ten", None, 7, ["7"], True], ""),
+}
 
 
-@pytest.mark.parametrize(("name", "value", "words"), BAD_VALUES, ids=lambda value: str(value)[:20].encode("ascii", "replace").decode())
-def test_a_bad_value_is_answered_by_one_sentence(call: Call, name: str, value: Any, words: str) -> None:
-    sentence = sentence_of(*call("generate", **{name: value}))
-    assert words in sentence and sentence != BROKEN
+@pytest.mark.parametrize("name", BAD_VALUES)
+def test_a_bad_value_is_answered_by_one_sentence(call: Call, name: str) -> None:
+    values, words = BAD_VALUES[name]
+    for value in values:
+        sentence = sentence_of(*call("generate", **{name: value}))
+        assert words in sentence and sentence != BROKEN, value
 
 
-def test_limits_hold_for_the_work_of_a_request(call: Call) -> None:
+def test_limits_hold(call: Call) -> None:
+    assert "At most 64 images" in sentence_of(*call("generate", count=65))
+    assert "At most 250 steps" in sentence_of(*call("generate", steps=251))
     sentence = sentence_of(*call("generate", count=64, steps=250, guidance=2))
     assert "32,000 network evaluations; at most 16,000" in sentence
 
 
-@pytest.mark.parametrize("value", [-0.1, 1.1, math.nan, math.inf, "1", None, [0.5], True])
-def test_a_bad_strength_is_answered_by_one_sentence(call: Call, http: httpx.Client, digit: np.ndarray, value: Any) -> None:
-    sentence = sentence_of(*call("image_to_image", image=upload(http, png(digit)), strength=value))
-    assert "strength must be a number from 0 to 1" in sentence
-
-
-@pytest.mark.parametrize("value", [None, 1, "yes", []])
-def test_a_flag_is_true_or_false(call: Call, http: httpx.Client, digit: np.ndarray, value: Any) -> None:
-    assert "as_is must be true or false" in sentence_of(*call("reconstruct", image=upload(http, png(digit)), as_is=value))
+def test_a_bad_strength_or_flag_is_answered_by_one_sentence(call: Call, http: httpx.Client, digit: np.ndarray) -> None:
+    image = upload(http, png(digit))
+    for value in (-0.1, 1.1, math.nan, math.inf, "1", None, [0.5], True):
+        sentence = sentence_of(*call("image_to_image", image=image, strength=value))
+        assert "strength must be a number from 0 to 1" in sentence
+    for value in (None, 1, "yes", []):
+        assert "as_is must be true or false" in sentence_of(*call("reconstruct", image=image, as_is=value))
 
 
 def test_gradio_client_raises_the_sentence(client: Client) -> None:
@@ -314,7 +313,9 @@ def test_a_body_that_does_not_fit(http: httpx.Client, body: str | bytes, status:
         assert is_sentence(answer.json()["detail"])
 
 
-@pytest.mark.parametrize("route", ["call/v2/nobody", "call/nobody", "run/generate", "call/generate", "queue/join", "cancel"])
+@pytest.mark.parametrize(
+    "route", ["call/v2/nobody", "call/nobody", "run/generate", "call/generate", "queue/join", "cancel"]
+)
 def test_a_request_for_nobody(http: httpx.Client, route: str) -> None:
     for body in ("{}", '{"data": 3}', '{"data": [], "fn_index": 10000, "session_hash": "x"}'):
         answer = post(http, route, body)

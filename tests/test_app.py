@@ -153,4 +153,3 @@ def test_every_way_to_start_serves_the_same_app(
     finally:
         os.killpg(process.pid, 15)
         process.wait(30)
-

@@ -13,7 +13,8 @@ from diffusion.ui.theme import CSS, studio_theme
 
 HERO = """
 <h1>Diffusion Lab</h1>
-<p>Pictures made from noise by a small neural network, every step in view. Nothing here is recorded: each one is computed when you ask.</p>
+<p>Pictures made from noise by a small neural network, every step in view.
+Nothing here is recorded: each one is computed when you ask.</p>
 """
 
 

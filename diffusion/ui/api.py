@@ -1,6 +1,6 @@
 """The public endpoints, typed and documented, for gradio_client and plain HTTP; the tabs' own are private.
 
-Each runs as a generator, because Gradio can stop nothing else: while it works it yields the calls made so far, and last its answer.
+Each that computes is a generator, for Gradio can stop nothing else: it yields the calls made so far, and last its answer.
 """
 
 import inspect
@@ -89,7 +89,7 @@ def register(studio: Studio) -> None:
             image: a PNG, JPEG or WebP to start from; a digit is cut out and centred first.
             prompt: what it shall become: the name of a class, see info, or nothing for any.
             strength: how much of the way down from pure noise is walked, 0 to 1; 0 only reconstructs.
-            mask: a picture, bright where the image is made anew; without one that is everywhere. The image is then taken as it is.
+            mask: a picture, bright where the image is made anew; the image is then taken as it is. None: everywhere.
             negative: what to steer away from: the name of a class, or nothing.
             count: how many pictures.
             steps: how many levels of noise the whole way has.
@@ -116,8 +116,8 @@ def register(studio: Studio) -> None:
             as_is: take the image as it is: only cut square and resized.
 
         Returns:
-            A PNG of the reconstruction, and a JSON of what a classifier reads in picture and reconstruction, PSNR in dB, SSIM
-            and seconds.
+            A PNG of the reconstruction, and a JSON of what a classifier reads in picture and reconstruction, PSNR (dB),
+            SSIM and seconds.
         """
         original = _image(studio, image, _flag("as_is", as_is))[None]
         began = time.monotonic()
@@ -141,7 +141,7 @@ def register(studio: Studio) -> None:
         """What there is to ask for.
 
         Returns:
-            A JSON of the model and its weights, its classes and defaults, the samplers, and what one request may ask for.
+            A JSON of the model, its weights, classes and defaults, the samplers, and the limits of one request.
         """
         return {
             "model": studio.name,

@@ -44,11 +44,13 @@ def sampling(studio: Studio, tab: str, seed: int) -> Sampling:
     )
     with gr.Row():
         steps = gr.Slider(
-            1, min(100, studio.limits.steps), defaults["steps"], step=1, label="Steps", info="Levels of noise to walk down.",
+            1, min(100, studio.limits.steps), defaults["steps"], step=1,
+            label="Steps", info="Levels of noise to walk down.",
             elem_id=f"{tab}-steps", min_width=180,
         )  # fmt: skip
         guidance = gr.Slider(
-            0, 10, defaults["guidance"], step=0.1, label="Guidance", info="How hard to insist on the prompt; 1 means none.",
+            0, 10, defaults["guidance"], step=0.1,
+            label="Guidance", info="How hard to insist on the prompt; 1 means none.",
             elem_id=f"{tab}-guidance", min_width=180,
         )  # fmt: skip
     with gr.Row(elem_classes="seed-row"):
@@ -75,7 +77,9 @@ def sampler_note(name: str) -> str:
     return f"{info.note} {calls}."
 
 
-def request(prompt: object, count: object, sampler: object, steps: object, guidance: object, seed: object, **more: object) -> Request:
+def request(
+    prompt: object, count: object, sampler: object, steps: object, guidance: object, seed: object, **more: object
+) -> Request:
     """A request from what the browser or the API sent, where every number may arrive as a float or as nonsense."""
     return Request(
         prompt=prompt,
@@ -103,5 +107,8 @@ def explain(title: str, folder: str) -> None:
                 text = (texts / f"{folder}-{depth}.md").read_text(encoding="utf-8")
                 gr.Markdown(
                     f"## {heading}\n\n{text}",
-                    latex_delimiters=[{"left": "$$", "right": "$$", "display": True}, {"left": "$", "right": "$", "display": False}],
+                    latex_delimiters=[
+                        {"left": "$$", "right": "$$", "display": True},
+                        {"left": "$", "right": "$", "display": False},
+                    ],
                 )

@@ -1,4 +1,4 @@
-"""What stands between the network and the app: it refuses what no visitor of good will sends, and gives nothing away."""
+"""Between the network and the app: refuses what no visitor of good will sends, and gives nothing away."""
 
 import json
 import logging
@@ -50,7 +50,7 @@ UNFIT = "One of the inputs has a value that its control cannot have: reload the 
 
 
 def app_kwargs(limits: Limits) -> dict[str, Any]:
-    """For launch: the guard in front of every route, and one sentence where a body has not the shape that its route wants."""
+    """For launch: the guard in front of every route, and one sentence for a body that its route cannot read."""
     return {
         "middleware": [Middleware(Guard, upload=limits.upload * 2**20 + FORM)],
         "exception_handlers": {RequestValidationError: _misshapen},
@@ -58,7 +58,7 @@ def app_kwargs(limits: Limits) -> dict[str, Any]:
 
 
 class GuardedBlocks(gr.Blocks):
-    """Blocks whose visitors never read an exception that was not written for them: it is logged, they get a sentence."""
+    """Blocks whose visitors read no exception but those written for them: the others are logged."""
 
     async def preprocess_data(self, *args: Any, **kwargs: Any) -> Any:
         try:

@@ -27,8 +27,8 @@ ODE_CALLS = 60  # what the adaptive sampler needs, about: it has no step count t
 class Limits:
     """What one request may ask for, and how many may wait.
 
-    count: images; steps: of the grid; work: images x network calls, guidance counting twice; seconds: of computing; queue: requests
-    waiting; upload: megabytes.
+    count: images; steps: of the grid; work: images x network calls, guidance counting twice; seconds: of computing;
+    queue: requests waiting; upload: megabytes.
     """
 
     count: int = 64
@@ -100,8 +100,8 @@ class Studio:
             raise ValueError(f"At most {limits.steps} steps here, not {request.steps}.")
         if work > limits.work:
             raise ValueError(
-                f"{request.count} images with {self.calls(request)} calls each are {work:,} network evaluations; at most "
-                f"{limits.work:,} at once here: take fewer images or steps."
+                f"{request.count} images with {self.calls(request)} calls each are {work:,} network evaluations; "
+                f"at most {limits.work:,} at once here: take fewer images or steps."
             )
 
     def run(self, request: Request) -> Iterator[Step]:

@@ -41,7 +41,7 @@ def choose(page: Page, **settings: Any) -> None:
         if name == "digit":
             control.get_by_role("radio", name=value, exact=True).check(force=True)
         elif name in ("negative", "sampler"):
-            control.get_by_role("listbox").click()
+            control.get_by_role("combobox").click()
             page.get_by_role("option", name=value, exact=True).click()
         else:
             control.locator("input[type=number]").fill(str(value))
@@ -58,7 +58,8 @@ def make(page: Page) -> None:
 
 def made(page: Page) -> None:
     """Waits for the run under way."""
-    expect(page.locator("#generate-status p:not([data-old])")).to_contain_text("The classifier")
+    status = page.locator("#generate-status p:not([data-old])", has_not_text="Made when the app started")
+    expect(status).to_contain_text("The classifier")
     expect(page.locator("#generate-grid [data-done='1']")).to_be_visible()
 
 
@@ -79,10 +80,11 @@ def controls(page: Page) -> dict[str, str]:
 
 def toast(page: Page) -> str:
     """What the app objects to; the message goes away."""
-    message = page.get_by_test_id("toast-text").last
+    message = page.get_by_test_id("toast-text")
     expect(message).to_be_visible()
     text = message.inner_text()
-    page.get_by_test_id("toast-close").last.click()
+    page.get_by_test_id("toast-close").click()
+    expect(message).to_have_count(0)
     return text
 
 
@@ -183,8 +185,7 @@ def test_the_button_says_what_it_will_take_and_the_limit_is_explained(tab: Page,
     choose(tab, steps=5)
     expect(tab.locator("#generate-go")).not_to_have_text(long)
     tab.locator("#generate-steps input[type=number]").fill("100")
-    choose_heavy = tab.locator("#generate-sampler")
-    choose_heavy.get_by_role("listbox").click()
+    tab.locator("#generate-sampler").get_by_role("combobox").click()
     tab.get_by_role("option", name="Heun", exact=True).click()
     expect(tab.locator("#generate-go")).to_have_text("Make digits")
     tab.locator("#generate-go").click()
