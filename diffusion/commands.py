@@ -276,8 +276,9 @@ def _save_neighbours(path: Path, pipeline: Pipeline, train: data.ImageData, requ
     *_, last = pipeline.generate(request)
     samples = data.to_uint8(pipeline.images(last, request)).cpu()
     indices, distances = nearest(samples, train.images)
-    both = export.to_pictures(data.to_unit(torch.cat([samples, train.images[indices]])))
-    picture = export.grid(both, len(samples))
+    pairs = zip(samples.split(10), train.images[indices].split(10), strict=True)
+    both = torch.cat([row for pair in pairs for row in pair])
+    picture = export.grid(export.to_pictures(data.to_unit(both)), 10)
     Image.fromarray(export.enlarge(picture, export.view_scale(picture))).save(path)
     print(f"{path}: {len(samples)} samples over the nearest training images, the closest {distances.min():.2f} away")
 
