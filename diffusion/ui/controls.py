@@ -45,12 +45,12 @@ def sampling(studio: Studio, tab: str, seed: int) -> Sampling:
     with gr.Row():
         steps = gr.Slider(
             1, min(100, studio.limits.steps), defaults["steps"], step=1,
-            label="Steps", info="Levels of noise to walk down.",
+            label="Steps", info="Noise levels.",
             elem_id=f"{tab}-steps", min_width=180,
         )  # fmt: skip
         guidance = gr.Slider(
             0, 10, defaults["guidance"], step=0.1,
-            label="Guidance", info="How hard to insist on the prompt; 1 means none.",
+            label="Guidance", info="1 means none.",
             elem_id=f"{tab}-guidance", min_width=180,
         )  # fmt: skip
     with gr.Row(elem_classes="seed-row"):
@@ -58,7 +58,7 @@ def sampling(studio: Studio, tab: str, seed: int) -> Sampling:
             seed, label="Seed", info="Image i of a run uses seed + i.", precision=0, minimum=0, maximum=MAX_UI_SEED,
             elem_id=f"{tab}-seed", min_width=140,
         )  # fmt: skip
-        dice = gr.Button("🎲 New seed", elem_id=f"{tab}-dice", min_width=110, scale=0)
+        dice = gr.Button("New seed", elem_id=f"{tab}-dice", min_width=110, scale=0)
     sampler.change(
         polite(lambda name: gr.Dropdown(info=sampler_note(name))), sampler, sampler,
         api_visibility="private", api_name=f"_{tab}_sampler_note", queue=False, show_progress="hidden",

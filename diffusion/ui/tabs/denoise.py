@@ -36,7 +36,7 @@ was never trained on noise. The signal-to-noise ratio is 1/σ², that of x = x�
 NO_MP4 = "<p>MP4 is offered where ffmpeg is installed.</p>"
 QUIET = {"api_visibility": "private", "show_progress": "hidden"}
 OPENED = "Made when the app started. "
-OPENING = {"prompt": 7, "seed": 3}  # the class's index, and a seed
+PROMPT, SEED = "", 10  # what the controls open with: any digit, of which this noise becomes one only after some steps
 SPREAD = 3.0  # where the drawing of a state saturates, in standard deviations of the data
 SIDE, GAP = 280, 8  # pixels in a saved film: of a pane, about, and between panes
 DOWNLOAD = """() => {
@@ -85,8 +85,7 @@ class Reel:
 
 def build(studio: Studio) -> Handles:
     """Draws the tab, with a run made now."""
-    prompt = studio.classes[OPENING["prompt"] % len(studio.classes)]
-    request = Request(prompt=prompt, seed=OPENING["seed"], **studio.defaults)
+    request = Request(prompt=PROMPT, seed=SEED, **studio.defaults)
     began = time.monotonic()
     trace = list(studio.run(request))
     payload, opening, status = develop(studio, "opening", request, trace, time.monotonic() - began, OPENED)
@@ -95,14 +94,14 @@ def build(studio: Studio) -> Handles:
         with gr.Row(equal_height=False):
             with gr.Column(scale=4, min_width=280, elem_classes="lab-card"):
                 picker = widgets.DigitPicker(
-                    studio.classes, prompt, thumbnails=studio.examples[:, 0], any="Any", elem_id="denoise-picker"
+                    studio.classes, PROMPT, thumbnails=studio.examples[:, 0], any="Any", elem_id="denoise-picker"
                 )
                 with gr.Row(elem_classes="lab-actions"):
                     go = gr.Button(
                         "Denoise", variant="primary", size="lg", scale=3, min_width=140, elem_id="denoise-go"
                     )
                     stop = gr.Button("Stop", size="lg", scale=1, min_width=80, elem_id="denoise-stop")
-                sampling = controls.sampling(studio, "denoise", OPENING["seed"])
+                sampling = controls.sampling(studio, "denoise", SEED)
                 negative = gr.Dropdown(
                     [("None", ""), *((name, name) for name in studio.classes)], value="", filterable=False,
                     label="Negative digit", info="Acts where guidance is not 1.", elem_id="denoise-negative",

@@ -217,8 +217,9 @@ def wire(studio: Studio, lab: Lab) -> None:
     tab.shuffle.click(others, tab.column, [tab.column, tab.tests], queue=False, api_name="_image_others", **QUIET)
     # A drawing is no test image: with none selected, each can be picked again.
     tab.source.input(lambda: None, None, tab.tests, queue=False, api_name="_image_drawn", **QUIET)
+    # Queued like all that may refuse: an error outside the queue reaches no visitor.
     sent = tab.upload.upload(
-        read, [tab.upload, tab.centre], [tab.source, tab.tests, tab.ways], queue=False, api_name="_image_read", **QUIET
+        read, [tab.upload, tab.centre], [tab.source, tab.tests, tab.ways], api_name="_image_read", **QUIET
     )
     sent.then(lambda: None, None, tab.upload, queue=False, api_name="_image_sent", **QUIET)
 
@@ -230,7 +231,7 @@ def wire(studio: Studio, lab: Lab) -> None:
     def send(result: Result | None) -> tuple[Any, np.ndarray]:
         return gr.Tabs(selected="vae"), _picture(result)
 
-    tab.back.click(again, tab.result, [tab.ways, tab.source], queue=False, api_name="_image_again", **QUIET)
+    tab.back.click(again, tab.result, [tab.ways, tab.source], api_name="_image_again", **QUIET)
     tab.compare.click(send, tab.result, [lab.tabs, lab.vae.first], api_name="_image_compare", **QUIET)
     tab.strip.input(
         lambda index: gr.skip() if index is None else STRENGTHS[index], tab.strip, tab.strength,
