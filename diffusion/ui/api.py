@@ -1,6 +1,6 @@
 """The public endpoints, typed and documented, for gradio_client and plain HTTP; the tabs' own are private.
 
-Each that computes is a generator, for Gradio can stop nothing else: it yields the calls made so far, and last its answer.
+Each that computes is a generator, for Gradio can stop nothing else: it yields the calls so far, and last its answer.
 """
 
 import inspect

@@ -4,6 +4,7 @@ import html
 from collections import Counter
 from typing import Any
 
+from diffusion.pipeline import Request
 from diffusion.ui.studio import Reading, Result, Studio
 from diffusion.ui.widgets import grid
 
@@ -25,11 +26,15 @@ def _mark(prompt: str, reading: Reading) -> str | None:
 
 
 def account(studio: Studio, result: Result, opening: str = "") -> str:
-    """The status line of a result: how it reads, what it cost, and what made it."""
-    wanted = result.request
-    seeds = f"seed {wanted.seed}" if wanted.count == 1 else f"seeds {wanted.seed} to {wanted.seeds[-1]}"
-    cost = f"{result.calls} network calls, {result.seconds:.1f} s, {seeds}, {studio.about}."
-    return f'<p role="status">{opening} <strong>{html.escape(verdict(result))}</strong> {html.escape(cost)}</p>'
+    """The status of a result: how it reads and, in a second line, what it cost and what made it."""
+    cost = f"{opening}{result.calls} network calls, {result.seconds:.1f} s, {seeds(result.request)}, {studio.about}."
+    return f'<p role="status"><strong>{html.escape(verdict(result))}</strong></p><p>{html.escape(cost)}</p>'
+
+
+def seeds(request: Request) -> str:
+    """The seeds that a request's pictures use."""
+    last = request.seeds[-1]
+    return f"seed {last}" if request.count == 1 else f"seeds {request.seed} to {last}"
 
 
 def verdict(result: Result) -> str:

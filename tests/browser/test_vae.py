@@ -106,7 +106,7 @@ def agrees(page: Page, pipeline: Pipeline, picture: np.ndarray) -> None:
 
 
 def test_opens_with_a_picture_that_was_already_through(app: Page, pipeline: Pipeline, examples: np.ndarray) -> None:
-    agrees(app, pipeline, examples[3, 0])
+    agrees(app, pipeline, examples[vae.FIRST])
     for status in ("#vae-status", "#vae-noise-status"):
         expect(app.locator(status)).to_contain_text("Made when the app started.")
         expect(app.locator(status)).to_contain_text("mnist-latent (")
@@ -130,7 +130,7 @@ def test_numbers_of_a_picked_digit_are_the_engines(app: Page, pipeline: Pipeline
 def test_the_walk_is_smooth_and_needs_no_server(
     app: Page, pipeline: Pipeline, examples: np.ndarray, still: Callable[[], None]
 ) -> None:
-    walk, first, second = app.locator("#vae-walk"), examples[3, 0], examples[8, 1]
+    walk, first, second = app.locator("#vae-walk"), examples[vae.FIRST], examples[vae.SECOND]
     still()
     requests: list[str] = []
     app.on("request", lambda request: requests.append(request.url))
@@ -222,7 +222,7 @@ def test_a_file_that_is_no_digit_is_refused_in_a_sentence(
     make(tmp_path / name)
     choose(app, tmp_path / name)
     expect(app.locator(".toast-body")).to_contain_text(sentence)
-    settled(app, examples[3, 0])
+    settled(app, examples[vae.FIRST])
 
 
 def test_noise_leaves_for_pictures(app: Page, pipeline: Pipeline) -> None:

@@ -44,8 +44,8 @@ DOWNLOAD = """() => {
     (file.matches("a, button") ? file : file.querySelector("a, button")).click();
 }"""
 FOLLOW = """() => {
-    const player = document.querySelector("#denoise-player");
-    if (player.getBoundingClientRect().top > window.innerHeight / 2) player.scrollIntoView();
+    const player = document.querySelector("#denoise-player"), { top } = player.getBoundingClientRect();
+    if (top < 0 || top > window.innerHeight / 2) player.scrollIntoView();
 }"""
 
 

@@ -1,5 +1,6 @@
 """The tab Generate: digits made while you watch, read back by a classifier, and handed on."""
 
+import html
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from diffusion.ui.errors import polite
 from diffusion.ui.lab import Lab
 from diffusion.ui.studio import Result, Studio, paced
 from diffusion.ui.tabs import denoise
-from diffusion.ui.verdict import account, judged
+from diffusion.ui.verdict import account, judged, seeds
 from diffusion.ui.widgets import DigitGrid, DigitPicker, grid
 
 LEAD = "<p>Pick a digit, watch it come out of noise, and see a classifier read it back.</p>"
@@ -90,16 +91,18 @@ def build(studio: Studio) -> Handles:
                 with gr.Column(elem_classes=["lab-card", "lab-later"]):
                     back = keep.back()
             with gr.Column(min_width=290, elem_classes="lab-card"):
-                cells = DigitGrid(judged(studio.opening), label="Digits", elem_id="generate-grid")
                 status = gr.HTML(
-                    account(studio, studio.opening, "Made when the app started."),
+                    account(studio, studio.opening, "Made when the app started: "),
                     elem_id="generate-status", elem_classes="lab-status",
                 )  # fmt: skip
+                cells = DigitGrid(judged(studio.opening), label="Digits", elem_id="generate-grid")
                 gr.HTML("<p>With the digit that you select:</p>", elem_classes="lab-note")
                 with gr.Row(elem_classes="lab-actions"):
-                    watch = gr.Button("See how it was made", size="md", min_width=170, elem_id="generate-watch")
-                    change = gr.Button("Change it", size="md", min_width=90, elem_id="generate-change")
-                    encode = gr.Button("Through the VAE", size="md", min_width=130, elem_id="generate-encode")
+                    watch = gr.Button(
+                        "See how it was made", scale=3, size="md", min_width=170, elem_id="generate-watch"
+                    )
+                    change = gr.Button("Change it", scale=2, size="md", min_width=90, elem_id="generate-change")
+                    encode = gr.Button("Through the VAE", scale=2, size="md", min_width=150, elem_id="generate-encode")
                 out = keep.out()
         explain("How noise becomes a digit", "generate")
         result, arrived = gr.State(time_to_live=1800), gr.State(False)
@@ -136,12 +139,14 @@ def wire(studio: Studio, lab: Lab) -> None:
         chosen, [lab.tabs, lab.vae.first], api_name="_generate_to_vae", **quiet,
     )  # fmt: skip
     theirs = lab.denoise
-    film = own.watch.click(
+    opened = own.watch.click(
         polite(lambda index, result: (gr.Tabs(selected="denoise"), *alone(index, result))),
         chosen, [lab.tabs, *theirs.inputs], api_name="_generate_to_denoise", **quiet,
-    ).success(
-        partial(denoise.film, studio), theirs.inputs, theirs.outputs, api_name="_generate_film", **quiet, **ENGINE
     )  # fmt: skip
+    opened.success(None, None, None, js=denoise.FOLLOW)
+    film = opened.success(
+        partial(denoise.film, studio), theirs.inputs, theirs.outputs, api_name="_generate_film", **quiet, **ENGINE
+    )
     film.then(denoise.stopped, theirs.reel, theirs.status, api_name="_generate_film_stopped", queue=False, **quiet)
     theirs.stop.click(None, None, None, cancels=[film], queue=False)
 
@@ -158,11 +163,10 @@ def make(
     running, began = studio.run(wanted), time.monotonic()
     try:
         for step, due in paced(running):
-            yield (
-                (grid(to_pictures(studio.pipeline.noisy(step)), done=False), progress(wanted, step), None)
-                if due
-                else gr.skip()
-            )
+            if due:
+                yield grid(to_pictures(studio.pipeline.noisy(step)), done=False), progress(studio, wanted, step), None
+            else:
+                yield gr.skip()
     finally:
         running.close()
     result = studio.result(wanted, step, time.monotonic() - began)
@@ -196,16 +200,22 @@ def _digits(count: int) -> str:
     return "1 digit" if count == 1 else f"{count} digits"
 
 
-def progress(wanted: Request, step: Step) -> str:
-    """The status line of a run; screen readers hear its beginning and not every step."""
+def progress(studio: Studio, wanted: Request, step: Step) -> str:
+    """The status of a run under way; screen readers hear its beginning and not every step."""
     of = f" of {wanted.steps}" if SAMPLERS[wanted.sampler].calls_per_step else ""
     now = f"Step {step.index}{of}, noise level {step.sigma.max().item():.2g}."
-    return f'<p><span role="status">Making {_digits(wanted.count)}.</span> <span aria-hidden="true">{now}</span></p>'
+    about = f"{step.calls} network calls, {seeds(wanted)}, {studio.about}."
+    return (
+        f'<p><strong role="status">Making {_digits(wanted.count)}.</strong> <span aria-hidden="true">{now}</span></p>'
+        f'<p aria-hidden="true">{html.escape(about)}</p>'
+    )
 
 
 def stopped(result: Result | None) -> Any:
     """The status after a run that did not finish; one that never started changed nothing."""
-    return gr.skip() if result else '<p role="status">Stopped: these digits stay unfinished, the engine is free.</p>'
+    if result:
+        return gr.skip()
+    return '<p role="status"><strong>Stopped.</strong></p><p>These digits stay unfinished; the engine is free.</p>'
 
 
 def picture(index: int | None, result: Result | None) -> np.ndarray:

@@ -24,7 +24,7 @@ from diffusion.ui.lab import Lab
 from diffusion.ui.studio import Reading, Result, Studio, paced
 from diffusion.ui.widgets import DigitGrid, DigitPicker, FramePlayer, Masked, MaskPad, SketchPad, film, frame, grid
 
-FIRST, COLUMN, TARGET, STRENGTH, SEED = "3", 9, "8", 0.6, 3  # what the page opens with
+FIRST, COLUMN, TARGET, STRENGTH, SEED = "3", 9, "8", 0.6, 6  # what the page opens with
 STRENGTHS = (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)  # closer where a digit changes its class
 EMPTY = "There is no picture yet: draw a digit, take a test image or upload a photo."
 LEAD = "<p>Your digit, noised, then denoised as another: more noise keeps less of yours.</p>"
@@ -312,12 +312,12 @@ def _movie(studio: Studio, run: str, taken: Sequence[Step], result: Result) -> d
     sigmas = torch.stack([step.sigma.reshape(()) for step in taken])
     noisy, _ = studio.pipeline.preview(Step(0, sigmas, states, states, 0))
     pictures = np.concatenate([export.to_pictures(noisy)[:-1], result.pictures])
-    captions = [*map(_caption, taken[:-1]), "The result."]
+    captions = [*map(_caption, taken[:-1]), f"After {_steps(taken[-1].index)}: the result."]
     return film(run, {"Result": pictures}, captions=captions, ends=("noised", "result"))
 
 
 def _caption(step: Step) -> str:
-    what = "Your picture with noise added" if step.index == 0 else f"After step {step.index}"
+    what = "Your picture with noise added" if step.index == 0 else f"After {_steps(step.index)}"
     return f"{what}, σ = {float(step.sigma):.3g}."
 
 

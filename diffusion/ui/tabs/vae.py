@@ -27,6 +27,7 @@ from diffusion.ui.lab import Lab
 from diffusion.ui.studio import Reading, Studio, paced
 from diffusion.ui.widgets import DigitPicker, FramePlayer, film, frame, tile
 
+FIRST, SECOND = (5, 0), (6, 1)  # the opening pictures: class and number; a picker shows one number of each class
 POINTS = 33  # of a walk
 DRAWS, OPENING_SEED = 4, 8  # of noise
 SAMPLE = 10  # pictures per class by which the space is measured
@@ -85,13 +86,13 @@ class Handles:
 def build(studio: Studio) -> Handles:
     codec, classes, examples = studio.pipeline.codec, studio.classes, studio.examples
     pixels, numbers = math.prod(codec.image_shape), math.prod(codec.latent_shape)
-    pictures = examples[3, 0], examples[8, 1]
+    pictures = examples[FIRST], examples[SECOND]
     passage = through(studio, pictures[0], OPENING)
     *_, (sampled, cost) = denoised(studio, OPENING_SEED, OPENING)
     measured = reason(studio)
     with gr.Tab("VAE", id="vae") as tab:
         first, second = (gr.State(picture, time_to_live=1800) for picture in pictures)
-        shown, goal_shown = (gr.State(index, time_to_live=1800) for index in (0, 1))
+        shown, goal_shown = (gr.State(index, time_to_live=1800) for index in (FIRST[1], SECOND[1]))
         gr.Markdown(
             f"The denoiser works on latents: an encoder turns {pixels} pixels into {numbers} numbers, and a decoder "
             "draws a picture from those alone. Pick a digit and see what survives.",
@@ -101,7 +102,11 @@ def build(studio: Studio) -> Handles:
             with gr.Row(equal_height=False):
                 with gr.Column(min_width=280, scale=4):
                     picker = DigitPicker(
-                        classes, classes[3], label="Test image", thumbnails=examples[:, 0], elem_id="vae-picker"
+                        classes,
+                        classes[FIRST[0]],
+                        label="Test image",
+                        thumbnails=examples[:, FIRST[1]],
+                        elem_id="vae-picker",
                     )
                 with gr.Column(min_width=200, scale=1):
                     another = gr.Button("Another like it", variant="primary", elem_id="vae-another")
@@ -124,7 +129,11 @@ def build(studio: Studio) -> Handles:
         with gr.Row(elem_classes="lab-card", equal_height=False):
             with gr.Column(min_width=280, scale=2):
                 goal = DigitPicker(
-                    classes, classes[8], label="Second picture", thumbnails=examples[:, 1], elem_id="vae-goal"
+                    classes,
+                    classes[SECOND[0]],
+                    label="Second picture",
+                    thumbnails=examples[:, SECOND[1]],
+                    elem_id="vae-goal",
                 )
                 another_goal = gr.Button("Another to walk to", elem_id="vae-another-goal")
                 gr.Markdown(
@@ -194,8 +203,8 @@ def wire(studio: Studio, lab: Lab) -> None:
 
     quiet = {"api_visibility": "private", "show_progress": "hidden"}
     for name, pictured, picker, another, picture, index in (
-        ("first", 0, own.picker, own.another, own.first, own.shown),
-        ("second", 1, own.goal, own.another_goal, own.second, own.goal_shown),
+        ("first", FIRST[1], own.picker, own.another, own.first, own.shown),
+        ("second", SECOND[1], own.goal, own.another_goal, own.second, own.goal_shown),
     ):
         picker.input(
             partial(example, pictured), picker, [picture, index],
@@ -241,9 +250,9 @@ def through(studio: Studio, picture: np.ndarray, when: str = "") -> tuple[str, s
     worst = f"Mean {difference.mean():.1f}, largest {difference.max()} of 255"
     panes = (
         _figure("Original", f"{picture.size} numbers", original, f"Read as {html.escape(_reading(before))}"),
-        _figure("Latent", f"{shape} = {z[0].numel()} numbers", _maps(z[0].cpu().numpy())),
+        _figure("Latent", f"{shape} = {z[0].numel()}", _maps(z[0].cpu().numpy())),
         _figure("Reconstruction", "from the latent alone", copy, f"Read as {html.escape(_reading(after))}"),
-        _figure("Difference", f"absolute, {GAIN} times as bright", gap, worst),
+        _figure("Difference", f"absolute, {GAIN} × as bright", gap, worst),
     )
     facts = {
         "Numbers": f"{picture.size} → {z[0].numel()}",
