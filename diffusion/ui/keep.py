@@ -57,8 +57,8 @@ class Back:
 def out() -> Out:
     """Builds the buttons for a PNG and a link."""
     with gr.Row(elem_classes="lab-actions"):
-        save = gr.Button("Download PNG", size="md", min_width=120, elem_id="generate-save")
-        copy = gr.Button("Copy link", size="md", min_width=120, elem_id="generate-copy")
+        save = gr.Button("Download PNG", min_width=120, elem_id="generate-save")
+        copy = gr.Button("Copy link", min_width=120, elem_id="generate-copy")
     file = gr.DownloadButton("PNG", visible="hidden", elem_id="generate-file")
     link = gr.Textbox(label="Opens with these pictures", visible=False, max_lines=3, elem_id="generate-link")
     return Out(save, file, copy, link)

@@ -208,6 +208,15 @@ def test_the_adaptive_sampler_takes_steps_of_its_own(denoise: Page) -> None:
     expect(denoise.locator("#denoise-player .formula")).to_contain_text("tolerance 0.001")
 
 
+def test_generate_shows_how_its_digit_was_made(page: Page, app_url: str, errors: list[str]) -> None:
+    page.goto(app_url)
+    page.locator("#generate-grid .cell").nth(4).click()
+    page.get_by_role("button", name="See how it was made").click()
+    expect(page.locator("#denoise-status")).to_contain_text("seed 11")  # the app's own digits have seeds from 7 on
+    expect(page.locator("#denoise-picker").get_by_label("4")).to_be_checked()
+    expect(page.locator("#denoise-player canvas").first).to_be_in_viewport()
+
+
 @pytest.mark.parametrize(("width", "theme"), [(1280, "light"), (390, "dark")])
 def test_accessible_wide_and_narrow_light_and_dark(page: Page, app_url: str, errors: list[str], width: int, theme: str):
     page.set_viewport_size({"width": width, "height": 844})

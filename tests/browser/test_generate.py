@@ -99,7 +99,7 @@ def test_opens_with_digits_that_the_model_made(tab: Page, studio: Studio) -> Non
 
 
 def test_streams_noise_into_digits_and_reads_them(tab: Page, studio: Studio) -> None:
-    choose(tab, digit="7", count=4, steps=6)
+    choose(tab, digit="7", count=4, steps=6, guidance=2)
     tab.evaluate("""() => {
         const grid = document.querySelector('#generate-grid'), seen = window.seen = [];
         const draw = CanvasRenderingContext2D.prototype.putImageData;
@@ -140,13 +140,13 @@ def test_stop_frees_the_engine_within_a_step(tab: Page, studio: Studio) -> None:
     for button in ("save", "copy", "change", "watch"):
         tab.locator(f"#generate-{button}").click()
         assert "finished" in toast(tab)
-    choose(tab, count=4, steps=6, digit="7")
+    choose(tab, digit="7", count=4, steps=6, guidance=2)
     make(tab)
     assert np.array_equal(shown(tab), studio.finish(request()).pictures)
 
 
 def test_by_keyboard_alone(tab: Page, studio: Studio) -> None:
-    choose(tab, count=4, steps=6)
+    choose(tab, count=4, steps=6, guidance=2)
     tab.locator("#generate-picker").get_by_role("radio", name="3", exact=True).focus()
     for _ in range(4):
         tab.keyboard.press("ArrowRight")
@@ -163,7 +163,7 @@ def test_by_keyboard_alone(tab: Page, studio: Studio) -> None:
 
 
 def test_negative_digit_any_and_one_of_each(tab: Page, studio: Studio) -> None:
-    choose(tab, digit="7", count=4, steps=6, negative="1", sampler="UniPC")
+    choose(tab, digit="7", count=4, steps=6, guidance=2, negative="1", sampler="UniPC")
     expect(tab.locator("#generate-sampler")).to_contain_text("1 call per step.")
     make(tab)
     assert np.array_equal(shown(tab), studio.finish(request(negative="1", sampler="unipc")).pictures)

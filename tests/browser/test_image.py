@@ -86,9 +86,9 @@ def turn(page: Page) -> None:
 
 def send(page: Page, name: str, content: bytes) -> None:
     way(page, "Upload")
-    page.locator("#image-upload input[type=file]").set_input_files(
-        {"name": name, "mimeType": "image/png", "buffer": content}
-    )
+    with page.expect_file_chooser() as chosen:
+        page.get_by_role("button", name="Choose a picture").click()
+    chosen.value.set_files({"name": name, "mimeType": "image/png", "buffer": content})
 
 
 def photo(digit: np.ndarray) -> bytes:
@@ -306,9 +306,10 @@ def test_a_mask_leaves_every_other_pixel_as_it_was(image: Page, studio: Studio) 
         ("empty.png", b"", "not a picture that can be read"),
         ("blank.png", photo(np.zeros((28, 28), np.uint8)), "no ink stands out from the paper"),
         ("torn.png", photo(np.full((28, 28), 255, np.uint8))[:2000], "damaged"),
-        ("script.svg", b"<svg xmlns='http://www.w3.org/2000/svg'/>", "file type"),
+        ("script.svg", b"<svg xmlns='http://www.w3.org/2000/svg'/>", "Only .png, .jpg, .jpeg, .webp allowed"),
+        ("heavy.png", bytes(9 * 2**20), "exceed the maximum allowed size of 8"),
     ],
-    ids=["huge", "text", "empty", "blank", "torn", "svg"],
+    ids=["huge", "text", "empty", "blank", "torn", "svg", "heavy"],
 )
 def test_files_that_lie_get_one_sentence(image: Page, studio: Studio, name: str, content: bytes, sentence: str) -> None:
     send(image, name, content)

@@ -251,7 +251,7 @@ def test_the_explanation_states_the_recipe(app: Page) -> None:
     recipe = yaml.safe_load((Path(__file__).parents[2] / "checkpoints/mnist-latent/recipe.yaml").read_text("utf-8"))
     app.get_by_role("button", name="How the autoencoder works").click()
     expect(app.locator(".katex-display").first).to_be_visible()
-    formula = app.locator(".katex-display annotation", has_text=f"\\beta = {recipe['vae']['kl_weight']:g}")
+    formula = app.locator(".katex annotation", has_text=f"\\beta = {recipe['vae']['kl_weight']:g}")
     expect(formula).to_have_count(1)
     assert app.locator(".katex-error").count() == 0
 

@@ -44,8 +44,12 @@ DOWNLOAD = """() => {
     (file.matches("a, button") ? file : file.querySelector("a, button")).click();
 }"""
 FOLLOW = """() => {
-    const player = document.querySelector("#denoise-player"), { top } = player.getBoundingClientRect();
-    if (top < 0 || top > window.innerHeight / 2) player.scrollIntoView();
+    const follow = () => {
+        const player = document.querySelector("#denoise-player"), top = player?.getBoundingClientRect().top;
+        if (!player?.offsetParent) requestAnimationFrame(follow);  // its tab is still opening
+        else if (top < 0 || top > window.innerHeight / 2) player.scrollIntoView();
+    };
+    follow();
 }"""
 
 

@@ -98,11 +98,9 @@ def build(studio: Studio) -> Handles:
                 cells = DigitGrid(judged(studio.opening), label="Digits", elem_id="generate-grid")
                 gr.HTML("<p>With the digit that you select:</p>", elem_classes="lab-note")
                 with gr.Row(elem_classes="lab-actions"):
-                    watch = gr.Button(
-                        "See how it was made", scale=3, size="md", min_width=170, elem_id="generate-watch"
-                    )
-                    change = gr.Button("Change it", scale=2, size="md", min_width=90, elem_id="generate-change")
-                    encode = gr.Button("Through the VAE", scale=2, size="md", min_width=150, elem_id="generate-encode")
+                    watch = gr.Button("See how it was made", scale=3, min_width=170, elem_id="generate-watch")
+                    change = gr.Button("Change it", scale=2, min_width=90, elem_id="generate-change")
+                    encode = gr.Button("Through the VAE", scale=2, min_width=150, elem_id="generate-encode")
                 out = keep.out()
         explain("How noise becomes a digit", "generate")
         result, arrived = gr.State(time_to_live=1800), gr.State(False)

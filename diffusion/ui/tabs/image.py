@@ -49,7 +49,7 @@ class Handles:
     tests: DigitPicker
     column: gr.State
     shuffle: gr.Button
-    upload: gr.File
+    upload: gr.UploadButton
     mask: MaskPad
     centre: gr.Checkbox
     inside: gr.HTML
@@ -96,10 +96,14 @@ def build(studio: Studio) -> Handles:
                         )  # fmt: skip
                         shuffle = gr.Button("Ten others", elem_id="image-shuffle", size="md")
                     with gr.Tab("Upload", id="upload"):
-                        upload = gr.File(
-                            label="PNG, JPEG or WebP: a photo of a digit on paper will do", height=200,
-                            file_types=[".png", ".jpg", ".jpeg", ".webp"], elem_id="image-upload",
-                        )  # fmt: skip
+                        gr.HTML(
+                            "<p>A photo of a digit on paper will do: PNG, JPEG or WebP, up to "
+                            f"{studio.limits.upload} MB. Its ink becomes white on black.</p>",
+                            elem_classes="lab-note",
+                        )
+                        upload = gr.UploadButton(
+                            "Choose a picture", file_types=[".png", ".jpg", ".jpeg", ".webp"], elem_id="image-upload"
+                        )
                     with gr.Tab("Mask", id="mask"):
                         mask = MaskPad(picture, label="Paint what may change; the rest stays", elem_id="image-mask")
                 centre = gr.Checkbox(
@@ -208,9 +212,7 @@ def wire(studio: Studio, lab: Lab) -> None:
         return column, {**update, "value": None}  # none of them is on the pad yet
 
     @polite
-    def read(path: str | None, centre: bool) -> tuple[np.ndarray, Any, Any]:
-        if path is None:
-            raise ValueError(EMPTY)
+    def read(path: str, centre: bool) -> tuple[np.ndarray, None, Any]:
         return export.to_digit(export.read_picture(path), as_is=not centre), None, gr.Tabs(selected="draw")
 
     tab.tests.input(pick, [tab.tests, tab.column], tab.source, queue=False, api_name="_image_pick", **QUIET)
@@ -218,10 +220,9 @@ def wire(studio: Studio, lab: Lab) -> None:
     # A drawing is no test image: with none selected, each can be picked again.
     tab.source.input(lambda: None, None, tab.tests, queue=False, api_name="_image_drawn", **QUIET)
     # Queued like all that may refuse: an error outside the queue reaches no visitor.
-    sent = tab.upload.upload(
+    tab.upload.upload(
         read, [tab.upload, tab.centre], [tab.source, tab.tests, tab.ways], api_name="_image_read", **QUIET
     )
-    sent.then(lambda: None, None, tab.upload, queue=False, api_name="_image_sent", **QUIET)
 
     @polite
     def again(result: Result | None) -> tuple[Any, np.ndarray]:
