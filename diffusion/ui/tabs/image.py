@@ -212,7 +212,9 @@ def wire(studio: Studio, lab: Lab) -> None:
         return column, {**update, "value": None}  # none of them is on the pad yet
 
     @polite
-    def read(path: str, centre: bool) -> tuple[np.ndarray, None, Any]:
+    def read(path: str | None, centre: bool) -> tuple[np.ndarray, None, Any]:
+        if path is None:
+            raise ValueError("Choose a picture file first.")
         return export.to_digit(export.read_picture(path), as_is=not centre), None, gr.Tabs(selected="draw")
 
     tab.tests.input(pick, [tab.tests, tab.column], tab.source, queue=False, api_name="_image_pick", **QUIET)
