@@ -95,13 +95,14 @@ def test_it_learns(digits):
     optimizer = torch.optim.AdamW(classifier.parameters(), lr=1e-2)
     generator = torch.Generator().manual_seed(0)
     for step in range(60):
+        optimizer.param_groups[0]["lr"] = 1e-2 * (1 - step / 60)  # its end is then the same for any rounding
         index = torch.arange(step * 50, step * 50 + 50) % 600
         loss = classifier.loss(to_unit(digits.images[index]), digits.labels[index], generator).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     test = load("mnist", "test", DATA, download=False)
-    assert classifier.accuracy(test.images, test.labels) > 0.7
+    assert classifier.accuracy(test.images, test.labels) > 0.8
 
 
 def test_a_checkpoint_comes_back_in_eval_mode(tmp_path, small, digits):
