@@ -155,8 +155,7 @@ def wire(studio: Studio, lab: Lab) -> None:
             views, plan, *promises = _look(studio, request, picture)
         except ValueError as error:
             return (None if sketch is None else gr.skip(), _line(str(error)), *[gr.skip()] * 3)
-        painting = masked is not None and (masked.picture == picture).all()
-        return (gr.skip() if painting else picture, views, gr.update(info=plan), *promises)
+        return (gr.skip() if _over(masked, picture) else picture, views, gr.update(info=plan), *promises)
 
     gr.on(
         [component.change for component in tab.inputs],
@@ -227,14 +226,14 @@ def wire(studio: Studio, lab: Lab) -> None:
     )
 
     @polite
-    def again(result: Result | None) -> tuple[Any, np.ndarray]:
-        return gr.Tabs(selected="draw"), _picture(result)
+    def again(result: Result | None) -> tuple[Any, np.ndarray, None]:
+        return gr.Tabs(selected="draw"), _picture(result), None
 
     @polite
     def send(result: Result | None) -> tuple[Any, np.ndarray]:
         return gr.Tabs(selected="vae"), _picture(result)
 
-    tab.back.click(again, tab.result, [tab.ways, tab.source], api_name="_image_again", **QUIET)
+    tab.back.click(again, tab.result, [tab.ways, tab.source, tab.tests], api_name="_image_again", **QUIET)
     tab.compare.click(send, tab.result, [lab.tabs, lab.vae.first], api_name="_image_compare", **QUIET)
     tab.strip.input(
         lambda index: gr.skip() if index is None else STRENGTHS[index], tab.strip, tab.strength,
@@ -265,9 +264,15 @@ def _request(
 ) -> Request:
     if sketch is None:
         raise ValueError(EMPTY)
-    mask = torch.from_numpy(masked.mask)[None] if masked is not None and masked.mask.any() else None
-    image = export.to_image(seen(sketch, centre))
-    return controls.request(target, 1, *settings, image=image, strength=strength, mask=mask)
+    picture = seen(sketch, centre)
+    painted = _over(masked, picture) and masked.mask.any()  # a mask belongs to the picture that it was painted on
+    mask = torch.from_numpy(masked.mask)[None] if painted else None
+    return controls.request(target, 1, *settings, image=export.to_image(picture), strength=strength, mask=mask)
+
+
+def _over(masked: Masked | None, picture: np.ndarray) -> bool:
+    """Whether the mask pad shows this picture."""
+    return masked is not None and bool((masked.picture == picture).all())
 
 
 def _eight(request: Request) -> Request:
