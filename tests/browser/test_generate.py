@@ -291,6 +291,7 @@ def test_links_that_ask_for_what_there_is_not(page: Page, app_url: str, studio: 
             f"It was made with other weights than these ({studio.weights}): its pictures will differ.",
         ]
     )
+    expect(page.locator("#generate-status")).to_contain_text("The classifier reads 4 of 4")
     expect(page.locator("#generate-status")).to_contain_text("seeds 1 to 4")
     assert np.array_equal(shown(page), studio.finish(request(guidance=studio.defaults["guidance"])).pictures)
     page.goto(f"{app_url}/?digit=10&count=" + "9" * 3000)
