@@ -19,6 +19,7 @@ from diffusion.evaluation import psnr, ssim
 from diffusion.export import enlarge, read_picture, to_digit, to_image, to_pictures
 from diffusion.noise import Noise
 from diffusion.pipeline import Pipeline
+from diffusion.ui import latents
 from diffusion.ui.studio import EXAMPLES
 from diffusion.ui.tabs import vae
 from diffusion.ui.widgets import tile
@@ -48,7 +49,7 @@ def app(page: Page, app_url: str, errors: list[str]) -> Page:
 def visit(page: Page, address: str, theme: str = "light") -> None:
     page.goto(f"{address}/?__theme={theme}")
     page.get_by_role("tab", name="VAE").click()
-    expect(page.locator("#vae-walk [data-done='1']")).to_have_attribute("data-frames", str(vae.POINTS))
+    expect(page.locator("#vae-walk [data-done='1']")).to_have_attribute("data-frames", str(latents.POINTS))
     expect(page.locator("#vae-noise [data-done='1']")).to_be_visible()
 
 
@@ -91,10 +92,10 @@ def agrees(page: Page, pipeline: Pipeline, picture: np.ndarray) -> None:
     assert np.array_equal(shown(page, "The original"), picture)
     assert np.array_equal(shown(page, "The reconstruction"), restored)
     difference = np.abs(picture.astype(int) - restored)
-    assert np.array_equal(shown(page, "The absolute difference"), np.minimum(vae.GAIN * difference, 255))
+    assert np.array_equal(shown(page, "The absolute difference"), np.minimum(latents.GAIN * difference, 255))
     with torch.no_grad():
         z = pipeline.codec.encode(image)[0].numpy()
-    for channel, (values, colours) in enumerate(zip(z, vae.coloured(z), strict=True), 1):
+    for channel, (values, colours) in enumerate(zip(z, latents.coloured(z), strict=True), 1):
         assert np.array_equal(shown(page, f"Latent channel {channel}"), colours)
         text = f"{values.min():.1f} to {values.max():.1f}".replace("-", "−")
         expect(page.locator(".maps p").nth(channel - 1)).to_have_text(text)
@@ -137,11 +138,11 @@ def test_the_walk_is_smooth_and_needs_no_server(
     scrub = walk.get_by_role("slider")
     scrub.press("Home")
     left, right = [], []
-    for _ in range(vae.POINTS):
+    for _ in range(latents.POINTS):
         left.append(pane(walk, 0).astype(int))
         right.append(pane(walk, 1).astype(int))
         scrub.press("ArrowRight")
-    expect(walk.locator(".position")).to_have_text(f"{vae.POINTS} / {vae.POINTS}")
+    expect(walk.locator(".position")).to_have_text(f"{latents.POINTS} / {latents.POINTS}")
     app.wait_for_timeout(300)
     assert requests == []
     # A batch of thirty-three rounds differently from a batch of one, by less than one grey level.
@@ -236,7 +237,7 @@ def test_noise_leaves_for_pictures(app: Page, pipeline: Pipeline) -> None:
     steps = pipeline.config.defaults.steps
     expect(noise.locator("[data-done='1']")).to_have_attribute("data-frames", str(steps + 1))
     expect(noise.locator(".position")).to_have_text(f"{steps} / {steps}")
-    plain = to_pictures(pipeline.decode(Noise(range(seed, seed + vae.DRAWS))(torch.empty(4, 4, 8, 8))))
+    plain = to_pictures(pipeline.decode(Noise(range(seed, seed + latents.DRAWS))(torch.empty(4, 4, 8, 8))))
     assert np.abs(pane(noise, 0).astype(int) - tile(plain, 2)).max() <= 1
     assert not np.array_equal(pane(noise, 0), before)
     lost = [int(found) for found in re.findall(r"(\d+)% of the latent", noise.locator(".caption").inner_text())]
@@ -272,21 +273,21 @@ def test_accessible_at_every_width_in_both_themes(page: Page, app_url: str, erro
 def test_the_arc_keeps_its_length() -> None:
     angle, t = torch.tensor(1.4), torch.linspace(0, 1, 9)
     a, b = torch.tensor([2.0, 0.0]), 2 * torch.stack([angle.cos(), angle.sin()])
-    arc = vae.slerp_weights(angle, t) @ torch.stack([a, b])
+    arc = latents.slerp_weights(angle, t) @ torch.stack([a, b])
     torch.testing.assert_close(arc.norm(dim=1), torch.full((9,), 2.0))
     torch.testing.assert_close(torch.atan2(arc[:, 1], arc[:, 0]), t * angle)
     line = torch.stack([1 - t, t], 1)
     for degenerate in (torch.tensor(0.0), torch.tensor(torch.pi)):
-        torch.testing.assert_close(vae.slerp_weights(degenerate, t), line)
+        torch.testing.assert_close(latents.slerp_weights(degenerate, t), line)
 
 
 def test_colours_tell_sign_and_size() -> None:
-    colours = vae.coloured(np.array([-9.0, -vae.SCALE, 0.0, vae.SCALE / 2, 9.0]))
-    assert colours.tolist() == [[*vae.BELOW], [*vae.BELOW], [0, 0, 0], [128, 75, 30], [*vae.ABOVE]]
+    colours = latents.coloured(np.array([-9.0, -latents.SCALE, 0.0, latents.SCALE / 2, 9.0]))
+    assert colours.tolist() == [[*latents.BELOW], [*latents.BELOW], [0, 0, 0], [128, 75, 30], [*latents.ABOVE]]
 
 
 def test_neighbours_are_told_from_noise() -> None:
     noise = torch.randn(100, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    assert vae.neighbours(noise) < 0.05
+    assert latents.neighbours(noise) < 0.05
     smooth = torch.nn.functional.avg_pool2d(torch.nn.functional.pad(noise, (1, 1, 1, 1)), 3, 1)
-    assert 0.6 < vae.neighbours(smooth) < 0.75
+    assert 0.6 < latents.neighbours(smooth) < 0.75
