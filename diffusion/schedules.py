@@ -34,8 +34,25 @@ class Schedule(Protocol):
         """Noise levels for training: the quantile function at u in (0, 1); stratified u give stratified levels."""
 
 
+class UnitTime:
+    """What VE and VP share: time runs from t_min to 1, and training draws it evenly."""
+
+    t_min: float
+
+    @cached_property
+    def sigma_min(self) -> float:
+        return self.sigma(torch.tensor(self.t_min, dtype=torch.float64)).item()
+
+    @cached_property
+    def sigma_max(self) -> float:
+        return self.sigma(torch.tensor(1.0, dtype=torch.float64)).item()
+
+    def sample(self, u: Tensor) -> Tensor:
+        return self.sigma(self.t_min + (1 - self.t_min) * u)
+
+
 @dataclass(frozen=True)
-class VE:
+class VE(UnitTime):
     """Variance exploding, dx = s^t dw for t in (0, 1] (Song et al. 2021, score SDE; the s^t form of its tutorial)."""
 
     kind: Literal["ve"] = "ve"
@@ -48,14 +65,6 @@ class VE:
         if not (self.s > 1 and 0 < self.t_min < 1):
             raise ValueError(f"s > 1 and 0 < t_min < 1 must hold, got {self.s} and {self.t_min}")
 
-    @cached_property
-    def sigma_min(self) -> float:
-        return self.sigma(torch.tensor(self.t_min, dtype=torch.float64)).item()
-
-    @cached_property
-    def sigma_max(self) -> float:
-        return self.sigma(torch.tensor(1.0, dtype=torch.float64)).item()
-
     def sigma(self, t: Tensor) -> Tensor:
         log_s = math.log(self.s)
         return (torch.expm1(2 * log_s * t) / (2 * log_s)).sqrt()
@@ -67,12 +76,9 @@ class VE:
     def alpha(self, sigma: Tensor) -> Tensor:
         return torch.ones_like(sigma)
 
-    def sample(self, u: Tensor) -> Tensor:
-        return self.sigma(self.t_min + (1 - self.t_min) * u)
-
 
 @dataclass(frozen=True)
-class VP:
+class VP(UnitTime):
     """Variance preserving in continuous time, beta(t) from beta_min to beta_max (Song et al. 2021, Eq. 11)."""
 
     kind: Literal["vp"] = "vp"
@@ -87,14 +93,6 @@ class VP:
             given = f"{self.beta_min}, {self.beta_max}, {self.t_min}"
             raise ValueError(f"0 < beta_min <= beta_max and 0 < t_min < 1 must hold, got {given}")
 
-    @cached_property
-    def sigma_min(self) -> float:
-        return self.sigma(torch.tensor(self.t_min, dtype=torch.float64)).item()
-
-    @cached_property
-    def sigma_max(self) -> float:
-        return self.sigma(torch.tensor(1.0, dtype=torch.float64)).item()
-
     def sigma(self, t: Tensor) -> Tensor:
         return torch.expm1((self.beta_max - self.beta_min) * t**2 / 2 + self.beta_min * t).sqrt()
 
@@ -105,9 +103,6 @@ class VP:
 
     def alpha(self, sigma: Tensor) -> Tensor:
         return (1 + sigma**2).rsqrt()
-
-    def sample(self, u: Tensor) -> Tensor:
-        return self.sigma(self.t_min + (1 - self.t_min) * u)
 
 
 @dataclass(frozen=True)

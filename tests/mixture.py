@@ -1,10 +1,25 @@
-"""Data with a denoiser in closed form: a mixture of Gaussians, the same and independent in every coordinate."""
+"""What the tests of the mathematics share: every schedule, and data with a denoiser in closed form.
+
+The data is a mixture of Gaussians, the same and independent in every coordinate.
+"""
 
 import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from diffusion.schedules import EDM, VE, VP, Discrete, Flow
+
+SCHEDULES = {
+    "ve": VE(),
+    "vp": VP(),
+    "linear": Discrete("linear"),
+    "scaled_linear": Discrete("scaled_linear", beta_start=0.00085, beta_end=0.012),
+    "cosine": Discrete("cosine"),
+    "edm": EDM(),
+    "flow": Flow(),
+}
 
 
 class Mixture(NamedTuple):

@@ -8,22 +8,13 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from mixture import TWO, Mixture
+from mixture import SCHEDULES, TWO, Mixture
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from diffusion.samplers import SAMPLERS, ddim, dpmpp_2m_sde, euler, euler_maruyama, ode, predictor_corrector
-from diffusion.schedules import EDM, GRIDS, VE, VP, Discrete, Flow, karras
+from diffusion.schedules import EDM, GRIDS, VP, Discrete, Flow, karras
 
-SCHEDULES = {
-    "ve": VE(),
-    "vp": VP(),
-    "linear": Discrete("linear"),
-    "scaled_linear": Discrete("scaled_linear", beta_start=0.00085, beta_end=0.012),
-    "cosine": Discrete("cosine"),
-    "edm": EDM(),
-    "flow": Flow(),
-}
 EACH = pytest.mark.parametrize("name", SAMPLERS)
 
 

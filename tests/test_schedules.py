@@ -6,19 +6,11 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDPMScheduler
+from mixture import SCHEDULES
 from scipy import integrate, stats
 
 from diffusion.schedules import EDM, GRIDS, VE, VP, Discrete, Flow, karras, uniform_time
 
-SCHEDULES = {
-    "ve": VE(),
-    "vp": VP(),
-    "linear": Discrete("linear"),
-    "scaled_linear": Discrete("scaled_linear", beta_start=0.00085, beta_end=0.012),
-    "cosine": Discrete("cosine"),
-    "edm": EDM(),
-    "flow": Flow(),
-}
 EVERY = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
 
 
