@@ -37,17 +37,21 @@ class VAEConfig:
 
 @dataclass(frozen=True)
 class PixelsConfig:
-    """Images of image_size, padded to sample_size and otherwise left alone."""
+    """Images of image_size, padded to sample_size; range: what black and white are to the diffusion."""
 
     __pydantic_config__ = STRICT
     kind: Literal["pixels"] = "pixels"
     image_size: int = 28
     sample_size: int = 32
     channels: int = 1
+    range: tuple[float, float] = (-1.0, 1.0)
 
     def __post_init__(self) -> None:
         check_positive(self)
         check_padding(self.image_size, self.sample_size)
+        low, high = self.range
+        if not low < high:
+            raise ValueError(f"range must rise from black to white, but it is {low:g} to {high:g}.")
 
 
 def check_padding(image_size: int, sample_size: int) -> None:
@@ -160,7 +164,8 @@ class Decoder(nn.Module):
 class VAE(nn.Module):
     """The autoencoder of latent diffusion (Kingma & Welling 2014; Rombach et al. 2022, section 3.1)."""
 
-    bound = math.inf  # of a latent's absolute value: none
+    bounds = -math.inf, math.inf  # of a latent: none
+    center, scale = 0.0, 1.0  # its mean and deviation, about
 
     def __init__(self, config: VAEConfig):
         super().__init__()
@@ -195,23 +200,23 @@ class VAE(nn.Module):
 
 
 class Pixels(nn.Module):
-    """The identity as a codec: diffusion in pixel space, padded so that the U-Net can halve."""
-
-    bound = 1.0  # of a pixel's absolute value
+    """Diffusion in pixel space: pictures in the schedule's own range, padded so that the U-Net can halve."""
 
     def __init__(self, config: PixelsConfig):
         super().__init__()
         self.config = config
+        self.bounds = low, high = config.range
+        self.center, self.scale = (high + low) / 2, (high - low) / 2
         self.image_shape = (config.channels, config.image_size, config.image_size)
         self.latent_shape = (config.channels, config.sample_size, config.sample_size)
 
     def encode(self, images: Tensor) -> Tensor:
-        """(B, C, image_size, image_size) -> (B, C, sample_size, sample_size), the border black."""
-        return pad(images, self.config.sample_size, value=-1)
+        """(B, C, image_size, image_size) in [-1, 1] -> (B, C, sample_size, sample_size) in range, the border black."""
+        return self.center + self.scale * pad(images, self.config.sample_size, value=-1)
 
     def decode(self, z: Tensor) -> Tensor:
-        """The middle of z, (B, C, image_size, image_size)."""
-        return crop(z, self.config.image_size)
+        """The middle of z, (B, C, image_size, image_size) in [-1, 1]."""
+        return (crop(z, self.config.image_size) - self.center) / self.scale
 
     def latent_mask(self, mask: Tensor) -> Tensor:
         """The mask, padded: (B, 1, image_size, image_size), nonzero to repaint -> bool, its sides sample_size."""

@@ -90,9 +90,9 @@ class Classifier(nn.Module):
         """Map images (B, C, H, W) in [-1, 1] to logits (B, K)."""
         return self.head(self.features(images))
 
-    def loss(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+    def loss(self, images: Tensor, labels: Tensor, generator: torch.Generator, mirror: bool = False) -> Tensor:
         """Return the cross-entropy (B,) of augmented images with smoothed labels (Szegedy et al. 2016, Section 7)."""
-        logits = self(augment(images, generator))
+        logits = self(augment(images, generator, mirror))
         return F.cross_entropy(logits, labels, label_smoothing=LABEL_SMOOTHING, reduction="none")
 
     @torch.no_grad()
@@ -110,14 +110,17 @@ class Classifier(nn.Module):
         return self.read(images).accuracy(labels)
 
 
-def augment(images: Tensor, generator: torch.Generator) -> Tensor:
+def augment(images: Tensor, generator: torch.Generator, mirror: bool = False) -> Tensor:
     """Rotate (within 12 degrees), shear (0.15), scale (12 percent) and shift (8 percent) each image by its own draw.
 
-    images (B, C, H, W) in [-1, 1]; what comes in from outside the picture is black.
+    images (B, C, H, W) in [-1, 1]; what comes in from outside the picture is black. mirror: half of them, by chance,
+    are turned left to right, which a garment survives and a digit does not.
     """
-    draw = torch.rand(6, len(images), generator=generator, device=generator.device).to(images.device) * 2 - 1
+    draw = torch.rand(7, len(images), generator=generator, device=generator.device).to(images.device) * 2 - 1
     angle, shear = draw[0] * math.radians(12), draw[1] * 0.15
     scale_x, scale_y = 1 + 0.12 * draw[2], 1 + 0.12 * draw[3]
+    if mirror:
+        scale_x = scale_x * draw[6].sign()
     # affine_grid measures in half pictures: a shift of 8 percent of the side is 0.16.
     row_x = torch.stack([scale_x * angle.cos(), scale_x * (shear * angle.cos() - angle.sin()), 0.16 * draw[4]], 1)
     row_y = torch.stack([scale_y * angle.sin(), scale_y * (shear * angle.sin() + angle.cos()), 0.16 * draw[5]], 1)

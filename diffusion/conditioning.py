@@ -33,6 +33,7 @@ class Words(nn.Module):
 
     def __init__(self, config: WordsConfig) -> None:
         super().__init__()
+        self.dim = config.dim
         self.rows = {word: row for row, word in enumerate(("", *config.vocabulary))}
         self.embedding = nn.Embedding(len(self.rows), config.dim)
 
@@ -47,3 +48,30 @@ class Words(nn.Module):
                 raise ValueError(f'The model does not know the prompt "{prompt:.40}"; it knows {known} and "".')
         rows = torch.tensor([self.rows[prompt] for prompt in prompts], device=self.embedding.weight.device)
         return self.embedding(rows).unsqueeze(1)
+
+
+@dataclass(frozen=True)
+class UnconditionalConfig:
+    """No prompts: a model of the data as a whole."""
+
+    kind: Literal["none"] = "none"
+
+    __pydantic_config__ = STRICT
+
+
+class Unconditional(nn.Module):
+    """Knows no prompt but "", of which there is nothing to attend to: no tokens, (B, 0, 0)."""
+
+    dim = None
+
+    def __init__(self, config: UnconditionalConfig = UnconditionalConfig()) -> None:
+        super().__init__()
+
+    def forward(self, prompts: Sequence[str]) -> Tensor:
+        """
+        Raises:
+            ValueError: there is a prompt.
+        """
+        if prompt := next(filter(None, prompts), None):
+            raise ValueError(f'The model is unconditional: it takes no prompt, so leave out "{prompt:.40}".')
+        return torch.zeros(len(prompts), 0, 0)

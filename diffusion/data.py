@@ -1,4 +1,4 @@
-"""Data sets as tensors that stay in memory, each class with its one-word prompt."""
+"""Data sets as tensors that stay in memory, each class with its prompt."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,7 +18,7 @@ class Source(NamedTuple):
     classes: tuple[str, ...]
 
 
-FASHION = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
+FASHION = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 DATASETS = {
     "mnist": Source(torchvision.datasets.MNIST, tuple("0123456789")),
     "fashion-mnist": Source(torchvision.datasets.FashionMNIST, FASHION),

@@ -62,6 +62,6 @@ def inpaint(denoise: Denoise, known: Tensor, eps: Tensor, hole: Tensor, start: T
     return held
 
 
-def clip(denoise: Denoise, bound: float) -> Denoise:
-    """Keeps x0 within [-bound, bound], the range of pixels (Ho et al. 2020, Sec. 3.3); latents have none, math.inf."""
-    return lambda x, sigma: denoise(x, sigma).clamp(-bound, bound)
+def clip(denoise: Denoise, low: float, high: float) -> Denoise:
+    """Keeps x0 within the range of pixels (Ho et al. 2020, Sec. 3.3); latents have none: infinities."""
+    return lambda x, sigma: denoise(x, sigma).clamp(low, high)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from diffusion import __version__, checkpoints
 from diffusion.autoencoder import VAE, Pixels, PixelsConfig, VAEConfig
-from diffusion.conditioning import Words, WordsConfig
+from diffusion.conditioning import Unconditional, UnconditionalConfig, Words, WordsConfig
 from diffusion.config import BY_KIND, STRICT, dump, parse
 from diffusion.denoiser import Denoiser
 from diffusion.guidance import clip, guide, inpaint
@@ -21,6 +21,7 @@ from diffusion.schedules import EDM, GRIDS, AnySchedule
 from diffusion.unet import UNet, UNetConfig
 
 CODECS = {"vae": VAE, "pixels": Pixels}
+CONDITIONERS = {"words": Words, "none": Unconditional}
 MAX_COUNT, MAX_STEPS, MAX_GUIDANCE, MAX_SEED = 4096, 1000, 100.0, 2**63 - 2**32
 
 
@@ -41,7 +42,7 @@ class ModelConfig:
 
     name: str
     codec: Annotated[VAEConfig | PixelsConfig, BY_KIND] = field(default_factory=VAEConfig)
-    conditioner: WordsConfig = field(default_factory=WordsConfig)
+    conditioner: Annotated[WordsConfig | UnconditionalConfig, BY_KIND] = field(default_factory=WordsConfig)
     network: UNetConfig = field(default_factory=UNetConfig)
     schedule: AnySchedule = field(default_factory=EDM)
     prediction: Literal["eps", "x0", "score", "v", "edm", "flow"] = "edm"
@@ -126,11 +127,6 @@ class Request:
         return math.ceil(round(strength * self.steps, 9))  # 0.55 * 20 is a little more than 11
 
 
-def _rescaled(step: Step) -> Tensor:
-    """A step's state x = x0 + sigma * eps, divided back to the data's spread."""
-    return step.x * (1 + step.sigma.to(step.x) ** 2).rsqrt().view(-1, *[1] * (step.x.ndim - 1))
-
-
 def check_number(name: str, value: object, low: float, high: float, *, whole: bool = False) -> None:
     """
     Raises:
@@ -149,22 +145,22 @@ class Pipeline(nn.Module):
         super().__init__()
         self.config = config
         self.codec = CODECS[config.codec.kind](config.codec)
-        self.conditioner = Words(config.conditioner)
+        self.conditioner = CONDITIONERS[config.conditioner.kind](config.conditioner)
         self.denoiser = Denoiser(UNet(config.network), config.schedule, config.prediction)
         self._check()
 
     def _check(self) -> None:
         """The parts must fit: a state is what the codec encodes to and what the network reads."""
-        network, width = self.config.network, self.config.conditioner.dim
+        network, width = self.config.network, self.conditioner.dim
         wanted = (network.in_channels, network.sample_size, network.sample_size)
         if self.codec.latent_shape != wanted:
             raise ValueError(
                 f"The codec's states are {self.codec.latent_shape}, the network's are {wanted}: make them equal."
             )
-        if network.cross_attention_dim not in (None, width):
+        if network.cross_attention_dim != width:
             raise ValueError(
-                f"The conditioner's vectors have {width} numbers, but the network's cross_attention_dim is "
-                f"{network.cross_attention_dim}: make them equal."
+                f"The conditioner's vectors have {width or 'no'} numbers, but the network's cross_attention_dim is "
+                f"{network.cross_attention_dim or 'null'}: make it {width or 'null'}."
             )
 
     @classmethod
@@ -212,7 +208,7 @@ class Pipeline(nn.Module):
         eps = noise(known)
         x = known + sigmas[0] * eps
         denoise = guide(self.denoiser, context, negative, request.guidance, request.interval)
-        denoise = clip(denoise, self.codec.bound)
+        denoise = clip(denoise, *self.codec.bounds)
         begun = start >= sigmas[0]
         denoise = inpaint(denoise, known, eps, hole, start, begun)
         yield Step(0, sigmas[0], x, known, 0)
@@ -254,13 +250,22 @@ class Pipeline(nn.Module):
     @torch.no_grad()
     def preview(self, step: Step) -> tuple[Tensor, Tensor]:
         """A step to look at: its noisy state, scaled back to the data's spread, and its predicted picture, decoded."""
-        noisy, clean = self.decode(torch.cat([_rescaled(step), step.x0])).chunk(2)
+        noisy, clean = self.decode(torch.cat([self._shown(step), step.x0])).chunk(2)
         return noisy, clean
 
     @torch.no_grad()
     def noisy(self, step: Step) -> Tensor:
         """The first half of `preview` alone, at half its cost."""
-        return self.decode(_rescaled(step))
+        return self.decode(self._shown(step))
+
+    def spread(self, step: Step) -> Tensor:
+        """A step's state x = x0 + sigma * eps, centred and divided by its deviation: (B, ...), about unit."""
+        sigma = (step.sigma.to(step.x) / self.codec.scale).view(-1, *[1] * (step.x.ndim - 1))
+        return (step.x - self.codec.center) / self.codec.scale * (1 + sigma**2).rsqrt()
+
+    def _shown(self, step: Step) -> Tensor:
+        """The same as a state, so that it can be decoded."""
+        return self.codec.center + self.codec.scale * self.spread(step)
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:

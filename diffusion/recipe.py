@@ -59,6 +59,13 @@ class DenoiserStage(Stage):
 
 
 @dataclass(frozen=True)
+class ClassifierStage(Stage):
+    """mirror: whether a picture turned left to right keeps its class."""
+
+    mirror: bool = False
+
+
+@dataclass(frozen=True)
 class Recipe:
     """What recipe.yaml says.
 
@@ -74,7 +81,7 @@ class Recipe:
     model: dict[str, Any] = field(default_factory=dict)
     vae: VAEStage | None = None
     denoiser: DenoiserStage | None = None
-    classifier: Stage | None = None
+    classifier: ClassifierStage | None = None
 
     __pydantic_config__ = STRICT
 
@@ -118,15 +125,16 @@ def model_config(recipe: Recipe, where: str = "recipe") -> ModelConfig | Classif
     """
     if recipe.data not in DATASETS:
         raise ValueError(f"{where}: unknown data set '{recipe.data}'; the choices are {', '.join(DATASETS)}.")
-    classes = list(DATASETS[recipe.data].classes)
+    conditioner = recipe.model.get("conditioner", {})
+    prompted = not isinstance(conditioner, dict) or conditioner.get("kind", "words") == "words"
+    classes = list(DATASETS[recipe.data].classes) if prompted else []
     known = {"name": recipe.name, "data": recipe.data} if recipe.classifier is None else {}
     known |= {"classes": classes}
     if twice := sorted({*known, "engine"} & set(recipe.model)):
         raise ValueError(f"{where}: leave out 'model.{twice[0]}', it follows from the rest of the recipe.")
     if recipe.classifier:
         return parse(ClassifierConfig, recipe.model | known, f"{where}, model")
-    conditioner = recipe.model.get("conditioner", {})
-    words = {"conditioner": {"vocabulary": classes, **conditioner}} if isinstance(conditioner, dict) else {}
+    words = {"conditioner": {"vocabulary": classes, **conditioner}} if classes and isinstance(conditioner, dict) else {}
     return parse(ModelConfig, recipe.model | known | words, f"{where}, model")
 
 

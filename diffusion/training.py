@@ -182,7 +182,7 @@ class Run:
             rebuilt = torch.stack([self.model.reconstruct(row) for row in originals])
             return torch.stack([originals, rebuilt], 1).flatten(0, 1)
         rows, config = 4, self.model.config
-        prompts = config.classes * rows
+        prompts = (config.classes or ("",) * 10) * rows
         request = Request(prompts, count=len(prompts), **dump(config.defaults))
         *_, last = self.model.generate(request)
         return self.model.images(last, request).unflatten(0, (rows, -1))
@@ -308,12 +308,13 @@ def denoiser_objective(run: Run) -> Objective:
     """
     latents, schedule, dropout = run.latents(), run.model.config.schedule, run.recipe.denoiser.label_dropout
     conditioner, denoiser = run.live["conditioner"], run.live["denoiser"]
+    classes = run.model.config.classes or ("",) * len(run.data.classes)
 
     def losses(index: Tensor, source: torch.Generator) -> Tensor:
         x0 = latents[index.to(run.device)]
         dropped = torch.rand(len(index), generator=source) < dropout
         labels = run.data.labels[index].tolist()
-        prompts = ["" if drop else run.data.classes[label] for drop, label in zip(dropped, labels, strict=True)]
+        prompts = ["" if drop else classes[label] for drop, label in zip(dropped, labels, strict=True)]
         u = torch.arange(len(index)) + torch.rand(len(index), generator=source, dtype=torch.float64)
         sigma = schedule.sample(u / len(index)).float().to(run.device)
         eps = torch.randn(x0.shape, generator=source).to(run.device)
@@ -324,12 +325,12 @@ def denoiser_objective(run: Run) -> Objective:
 
 def classifier_objective(run: Run) -> Objective:
     """The classifier's own loss."""
-    classifier, labels = run.live["classifier"], run.data.labels.to(run.device)
+    classifier, labels, mirror = run.live["classifier"], run.data.labels.to(run.device), run.recipe.classifier.mirror
 
     def losses(index: Tensor, source: torch.Generator) -> Tensor:
         index = index.to(run.device)
         x = to_unit(run.images[index])
-        return classifier.loss(x, labels[index], source)
+        return classifier.loss(x, labels[index], source, mirror)
 
     return losses
 

@@ -131,6 +131,16 @@ def test_pixels_return_exactly(image_size: int, sample_size: int):
     assert (z == -1).sum() == z.numel() - x.numel()
 
 
+def test_pixels_in_the_range_of_their_schedule():
+    pixels = Pixels(PixelsConfig(range=(0, 1)))
+    x = torch.tensor([-1.0, 0.0, 1.0, 1.0]).repeat(196).view(1, 1, 28, 28)
+    z = pixels.encode(x)
+    assert pixels.bounds == (0, 1) and z.unique().tolist() == [0, 0.5, 1] and (z[..., :2] == 0).all()
+    assert torch.equal(pixels.decode(z), x)
+    with pytest.raises(ValueError, match="range must rise from black to white, but it is 1 to 0"):
+        PixelsConfig(range=(1, 0))
+
+
 def test_pixel_mask_is_the_mask():
     pixels = Pixels(PixelsConfig())
     mask = torch.zeros(1, 1, 28, 28)

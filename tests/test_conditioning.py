@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from diffusion.conditioning import Words, WordsConfig
+from diffusion.conditioning import Unconditional, Words, WordsConfig
 
 
 @pytest.fixture
@@ -49,3 +49,10 @@ def test_a_vocabulary_names_each_prompt_once_and_not_the_empty_one(vocabulary):
 
 def test_the_default_vocabulary_is_the_digits():
     assert WordsConfig().vocabulary == tuple(str(digit) for digit in range(10))
+
+
+def test_a_model_without_prompts_attends_to_nothing_and_refuses_one():
+    unconditional = Unconditional()
+    assert unconditional(["", ""]).shape == (2, 0, 0)
+    with pytest.raises(ValueError, match='unconditional: it takes no prompt, so leave out "cat"'):
+        unconditional(["", "cat"])

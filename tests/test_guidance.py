@@ -188,18 +188,18 @@ def test_a_held_image_goes_down_a_straight_line():
 
 
 def test_clipping_keeps_x0_in_range(x):
-    clipped = clip(lambda x, sigma: 3 * x, 1.0)(x, SIGMA)
-    assert torch.equal(clipped, (3 * x).clamp(-1, 1))
+    clipped = clip(lambda x, sigma: 3 * x, -0.5, 1.0)(x, SIGMA)
+    assert torch.equal(clipped, (3 * x).clamp(-0.5, 1))
 
 
 def test_no_bound_clips_nothing(x):
-    assert torch.equal(clip(lambda x, sigma: 1e6 * x, math.inf)(x, SIGMA), 1e6 * x)
+    assert torch.equal(clip(lambda x, sigma: 1e6 * x, -math.inf, math.inf)(x, SIGMA), 1e6 * x)
 
 
 def test_wrappers_nest_and_work_with_a_sampler(hole):
     denoiser = Denoiser(Network(), EDM(), "edm")
     known, eps = picture(1).clamp(-1, 1), picture(2)
-    denoise = clip(guide(denoiser, CONTEXT, NEGATIVE, 3.0), 1.0)
+    denoise = clip(guide(denoiser, CONTEXT, NEGATIVE, 3.0), -1.0, 1.0)
     denoise = inpaint(denoise, known, eps, hole, ALL, BEGUN)
     run = SAMPLERS["euler"].run(denoise, 80 * eps, karras(EDM(), 6), noise=Noise(range(3)))
     step = deque(run, maxlen=1).pop()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from diffusion.autoencoder import PixelsConfig, VAEConfig
-from diffusion.conditioning import WordsConfig
+from diffusion.conditioning import UnconditionalConfig, WordsConfig
 from diffusion.config import dump, parse
 from diffusion.denoiser import PREDICTIONS
 from diffusion.pipeline import Defaults, ModelConfig, Pipeline, Request
@@ -191,10 +191,32 @@ def test_guidance_goes_from_the_negative_prompt_over_the_prompt_and_on(pipelines
 
 
 def test_pixels_are_kept_in_range_and_latents_are_not(pipelines):
-    assert pipelines["pixels"].codec.bound == 1 and pipelines["latents"].codec.bound == math.inf
+    assert pipelines["pixels"].codec.bounds == (-1, 1) and pipelines["latents"].codec.bounds == (-math.inf, math.inf)
     request = Request(count=4, steps=3, guidance=100.0, prompt="cat")
     assert all(step.x0.abs().max() <= 1 for step in pipelines["pixels"].generate(request))
     assert last(pipelines["latents"].generate(request)).x0.abs().max() > 1
+
+
+def test_the_range_of_pixels_is_a_change_of_units(pipelines):
+    """With half the range, noise of half the size is the same noise: the state looks the same."""
+    wide, x, sigma = pipelines["pixels"], torch.randn(2, 1, 8, 8), torch.tensor([0.3, 5.0])
+    narrow = build(replace(CONFIGS["pixels"], codec=PixelsConfig(image_size=7, sample_size=8, range=(0, 1))))
+    step = Step(0, sigma, x, x, 0)
+    half = Step(0, sigma / 2, (x + 1) / 2, (x + 1) / 2, 0)
+    torch.testing.assert_close(narrow.spread(half), wide.spread(step))
+    for ours, theirs in zip(narrow.preview(half), wide.preview(step), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_a_model_without_prompts():
+    network = replace(NETWORK, cross_attention_dim=None)
+    pipeline = build(replace(CONFIGS["pixels"], conditioner=UnconditionalConfig(), network=network))
+    request = Request(count=2, steps=3)
+    made = last(pipeline.generate(request)).x
+    torch.testing.assert_close(last(pipeline.generate(replace(request, guidance=3.0))).x, made)
+    assert parse(ModelConfig, dump(pipeline.config), "here") == pipeline.config
+    with pytest.raises(ValueError, match='takes no prompt, so leave out "cat"'):
+        next(pipeline.generate(Request("cat")))
 
 
 # From an image

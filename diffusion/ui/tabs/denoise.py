@@ -187,18 +187,18 @@ def shoot(studio: Studio, steps: Sequence[Step]) -> tuple[dict[str, np.ndarray],
     sigma = torch.cat([step.sigma.reshape(1) for step in steps])
     together = Step(0, sigma, torch.cat([step.x for step in steps]), torch.cat([step.x0 for step in steps]), 0)
     noisy, clean = studio.pipeline.preview(together)
+    shape = " × ".join(map(str, studio.pipeline.codec.latent_shape))
     panes = {
-        f"Noisy state, {' × '.join(map(str, studio.pipeline.codec.latent_shape))}": mosaics(together.x, sigma),
+        f"Noisy state, {shape}": mosaics(studio.pipeline.spread(together)),
         "Noisy state, decoded": export.to_pictures(noisy),
         "Predicted picture": export.to_pictures(clean),
     }
     return panes, studio.read(clean)
 
 
-def mosaics(x: Tensor, sigma: Tensor) -> np.ndarray:
-    """States (T, C, h, w) at levels (T,) in the data's spread, their channels side by side: uint8 (T, H, W)."""
-    scaled = x / (1 + sigma.to(x) ** 2).sqrt().view(-1, 1, 1, 1)
-    return np.stack([widgets.tile(channels) for channels in to_uint8(scaled / SPREAD).cpu().numpy()])
+def mosaics(spread: Tensor) -> np.ndarray:
+    """States (T, C, h, w) of about unit deviation, their channels side by side: uint8 (T, H, W)."""
+    return np.stack([widgets.tile(channels) for channels in to_uint8(spread / SPREAD).cpu().numpy()])
 
 
 def caption(trace: Sequence[Step], reading: Reading) -> str:
