@@ -8,7 +8,8 @@ from typing import NoReturn
 import torch
 
 from diffusion import __version__
-from diffusion.commands import FRAMES, MODEL, evaluate, generate, info, reconstruct
+from diffusion.commands import FRAMES, MODEL, generate, info, reconstruct
+from diffusion.measure import COUNT, SWEEP_COUNT, evaluate
 from diffusion.samplers import SAMPLERS
 
 
@@ -88,13 +89,22 @@ def _reconstruct_arguments(command: argparse.ArgumentParser) -> None:
 def _evaluate_arguments(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("checkpoint", metavar="CHECKPOINT", help="a name, folder or Hub id, of a model or of a classifier")
-    add("--count", type=int, default=10_000, metavar="N", help="images to generate, equally many a class (10000)")
+    what = command.add_mutually_exclusive_group()
+    what.add_argument("--sweep", action="store_true", help="measure several samplers at equal numbers of network calls")
+    what.add_argument("--likelihood", type=int, metavar="N", help="measure the bits per dimension of N test images, "
+        "for models of pixels; minutes for every hundred")  # fmt: skip
+    add("--count", type=int, metavar="N", help=f"images to generate, equally many a class ({COUNT}; for each row of a "
+        f"sweep {SWEEP_COUNT})")  # fmt: skip
+    add("--samplers", metavar="A,B", help="those of a sweep (all that differ)")
+    add("--calls", metavar="N,M", help="the budgets of a sweep, 2 to 1000 network calls each (10,20,50,250)")
+    add("--unprompted", action="store_true", help="the likelihood without prompts (that of each image given its class)")
     add("--seed", type=int, default=0, metavar="S", help="image i depends on seed S + i alone (0)")
     _sampling_arguments(command)
     add("--classifier", metavar="NAME", help="the measuring instrument (the data set's own, e.g. mnist-classifier)")
     add("--json", metavar="FILE", help="write the figures there")
     add("--neighbours", metavar="FILE", help="a .png: samples over the training images most like them")
-    add("--write", action="store_true", help="write metrics.json and the model card into the checkpoint's folder")
+    add("--write", action="store_true", help="write metrics.json and the model card into the checkpoint's folder; "
+        "what else was measured of the same weights stays")  # fmt: skip
     _data_argument(command)
 
 

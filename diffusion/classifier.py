@@ -14,6 +14,8 @@ from diffusion.config import STRICT, parse
 from diffusion.data import DATASETS, to_unit
 
 LABEL_SMOOTHING = 0.05
+INSTRUMENTS = {"mnist": "mnist-classifier", "fashion-mnist": "fashion-classifier"}
+"""Data set -> the checkpoint of the classifier that its models are measured with."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,17 @@ class Classifier(nn.Module):
         classifier = cls(parse(ClassifierConfig, checkpoint.config, str(checkpoint.folder / "config.json")))
         checkpoints.load_into(classifier, checkpoint.tensors, str(reference))
         return classifier.eval()
+
+    @classmethod
+    def of(cls, data: str) -> "Classifier":
+        """Read the classifier that ships for a data set.
+
+        Raises ValueError where there is none.
+        """
+        if data not in INSTRUMENTS:
+            known = " and ".join(INSTRUMENTS)
+            raise ValueError(f"there is no classifier for the data set '{data}', but for {known}; train one for it.")
+        return cls.load(INSTRUMENTS[data])
 
     def features(self, images: Tensor) -> Tensor:
         """Map images (B, C, H, W) in [-1, 1] to the features (B, F) before the last layer."""

@@ -1,4 +1,4 @@
-"""What `python -m diffusion` does: generate, reconstruct, evaluate, info."""
+"""What `python -m diffusion` does: generate, reconstruct, info; evaluate is in `measure`."""
 
 import argparse
 import json
@@ -29,12 +29,12 @@ BATCH_PIXELS = 100_000  # a batch of 127 digits, or one large picture
 
 def generate(args: argparse.Namespace) -> None:
     """Pictures from a prompt, as a PNG that remembers its settings, a film of the run, or arrays."""
-    out = _writable(args.out, (".png", ".npz", *export.FILMS))
+    out = writable(args.out, (".png", ".npz", *export.FILMS))
     like = export.read_settings(args.like) if args.like else {}
-    pipeline = _pipeline(args, args.checkpoint or _checkpoint_of(like))
+    pipeline = open_pipeline(args, args.checkpoint or _checkpoint_of(like))
     image, mask = _start(args, pipeline)
     values = _values(args, pipeline, like)
-    requests = _requests(values, image, mask, _batch_size(pipeline) if args.batch is None else args.batch)
+    requests = _requests(values, image, mask, batch_size(pipeline) if args.batch is None else args.batch)
     first, count, classes = requests[0], values["count"], pipeline.config.classes
     columns = export.default_columns(count, len(classes) if isinstance(values["prompt"], list) else 1)
     film, png = out.suffix.lower() in export.FILMS, out.suffix.lower() == ".png"
@@ -64,9 +64,9 @@ def reconstruct(args: argparse.Namespace) -> None:
     """What the autoencoder alone does to pictures: original over reconstruction over difference."""
     from diffusion.evaluation import psnr, ssim  # torchmetrics takes seconds to import
 
-    out = _writable(args.out, (".png",))
+    out = writable(args.out, (".png",))
     check_number("count", args.count, 1, 100, whole=True)
-    pipeline = _pipeline(args, args.checkpoint)
+    pipeline = open_pipeline(args, args.checkpoint)
     if args.image:
         images = export.to_image(_read(args.image, pipeline, args.as_is))[None]
     else:
@@ -77,29 +77,6 @@ def reconstruct(args: argparse.Namespace) -> None:
     picture = export.grid(export.to_pictures(torch.cat([images, rebuilt, difference])), len(images))
     Image.fromarray(export.enlarge(picture, export.view_scale(picture))).save(out)
     print(f"{out}: {_pictures(len(images))}, PSNR {psnr(rebuilt, images):.2f} dB, SSIM {ssim(rebuilt, images):.4f}")
-
-
-def evaluate(args: argparse.Namespace) -> None:
-    """Measures a model against its data set with a classifier, or a classifier against the test images."""
-    for path, suffix in ((args.json, ".json"), (args.neighbours, ".png")):
-        if path:
-            _writable(path, (suffix,))
-    checkpoint = checkpoints.read(args.checkpoint)
-    if args.write and not (checkpoint.folder / "training.json").is_file():
-        raise ValueError(f"--write needs the training.json that train.py leaves, and {checkpoint.folder} has none.")
-    if checkpoint.config.get("kind") == "classifier":
-        metrics = _evaluate_classifier(args)
-    else:
-        metrics = _evaluate_model(args)
-    text = json.dumps(metrics, indent=2, allow_nan=False) + "\n"
-    if args.json:
-        Path(args.json).write_text(text, encoding="utf-8")
-    if args.write:
-        from diffusion.model_card import write_card
-
-        checkpoints.replace_file(checkpoint.folder / "metrics.json", text.encode())
-        write_card(checkpoint.folder)
-        print(f"{checkpoint.folder}: wrote metrics.json and README.md")
 
 
 def info(args: argparse.Namespace) -> None:
@@ -234,70 +211,7 @@ def _read(path: str, pipeline: Pipeline, as_is: bool) -> np.ndarray:
     return export.fit(picture, pipeline.codec.image_shape)
 
 
-# ---------------------------------------------------------------- what evaluate and info are made of
-
-
-def _evaluate_model(args: argparse.Namespace) -> dict[str, Any]:
-    from diffusion.evaluation import evaluate as measure  # torchmetrics takes seconds to import
-
-    check_number("count", args.count, 2, MAX_IMAGES, whole=True)
-    pipeline = _pipeline(args, args.checkpoint)
-    best, batch = pipeline.config.defaults, _batch_size(pipeline) if args.batch is None else args.batch
-    check_number("batch", batch, 1, MAX_COUNT, whole=True)
-    settings = {
-        "sampler": best.sampler if args.sampler is None else args.sampler,
-        "steps": best.steps if args.steps is None else args.steps,
-        "guidance": best.guidance if args.guidance is None else args.guidance,
-    }
-    Request(seed=args.seed, **settings)  # says now what would be wrong after minutes
-    classifier = Classifier.load(args.classifier or f"{pipeline.config.data}-classifier").to(args.device)
-    train, test = (data.load(pipeline.config.data, split, args.data_dir) for split in ("train", "test"))
-    steps = measure(pipeline, classifier, train, test, count=args.count, seed=args.seed, batch=batch, **settings)
-    with tqdm(unit="image", file=sys.stderr, disable=None) as bar:
-        while True:
-            try:
-                done, bar.total = next(steps)
-                bar.update(done - bar.n)
-            except StopIteration as finished:
-                report = finished.value
-                break
-    print(report.table())
-    if args.neighbours:
-        classes = pipeline.config.classes or ("",)
-        prompt = tuple(classes[i % len(classes)] for i in range(20))
-        _save_neighbours(Path(args.neighbours), pipeline, train, Request(prompt, count=20, seed=args.seed, **settings))
-    return report.to_dict()
-
-
-def _save_neighbours(path: Path, pipeline: Pipeline, train: data.ImageData, request: Request) -> None:
-    """The first samples of the evaluation, each over the training image most like it: copies would show."""
-    from diffusion.evaluation import nearest
-
-    *_, last = pipeline.generate(request)
-    samples = data.to_uint8(pipeline.images(last, request)).cpu()
-    indices, distances = nearest(samples, train.images)
-    pairs = zip(samples.split(10), train.images[indices].split(10), strict=True)
-    both = torch.cat([row for pair in pairs for row in pair])
-    picture = export.grid(export.to_pictures(data.to_unit(both)), 10)
-    Image.fromarray(export.enlarge(picture, export.view_scale(picture))).save(path)
-    print(f"{path}: {len(samples)} samples over the nearest training images, the closest {distances.min():.2f} away")
-
-
-def _evaluate_classifier(args: argparse.Namespace) -> dict[str, Any]:
-    classifier = Classifier.load(args.checkpoint).to(args.device)
-    name = next((name for name, source in data.DATASETS.items() if source.classes == classifier.config.classes), None)
-    if name is None:
-        raise ValueError(f"no data set here has the classes {', '.join(classifier.config.classes)}.")
-    test = data.load(name, "test", args.data_dir)
-    reading = classifier.read(test.images)
-    metrics = {
-        "data": name,
-        "test_count": len(test.images),
-        "test_accuracy": reading.accuracy(test.labels),
-        "test_confidence": reading.confidence(),
-    }
-    print(f"{args.checkpoint}: recognises {metrics['test_accuracy']:.2%} of {len(test.images)} test images of {name}")
-    return metrics
+# ---------------------------------------------------------------- what info and all commands are made of
 
 
 def _print_parameters(parts: dict[str, torch.nn.Module]) -> None:
@@ -312,7 +226,7 @@ def _print_flops(network: torch.nn.Module, *inputs: Tensor) -> None:
     print(f"network call  {counter.get_total_flops() / 1e6:,.1f} MFLOP an image, a multiply-add counted as two")
 
 
-def _writable(name: str, suffixes: tuple[str, ...]) -> Path:
+def writable(name: str, suffixes: tuple[str, ...]) -> Path:
     """An output path that will work, checked before hours of work go into it."""
     path = Path(name)
     if path.suffix.lower() not in suffixes:
@@ -324,7 +238,8 @@ def _writable(name: str, suffixes: tuple[str, ...]) -> Path:
     return path
 
 
-def _pipeline(args: argparse.Namespace, reference: str) -> Pipeline:
+def open_pipeline(args: argparse.Namespace, reference: str) -> Pipeline:
+    """The model of this reference on the device that --device names."""
     device = choose_device(args.device)  # before anything is loaded
     return Pipeline.load(reference).to(device)
 
@@ -333,6 +248,7 @@ def _pictures(count: int) -> str:
     return "1 picture" if count == 1 else f"{count} pictures"
 
 
-def _batch_size(pipeline: Pipeline) -> int:
+def batch_size(pipeline: Pipeline) -> int:
+    """How many pictures at a time, unless --batch says so."""
     height, width = pipeline.codec.image_shape[1:]
     return max(1, BATCH_PIXELS // (height * width))

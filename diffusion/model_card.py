@@ -11,12 +11,18 @@ from diffusion.checkpoints import replace_file
 
 BARS = "▁▂▃▄▅▆▇█"
 LICENCE = "apache-2.0"
+HUB = {"mnist": "ylecun/mnist", "fashion-mnist": "zalando-datasets/fashion_mnist"}
+"""What the Hugging Face Hub calls the data sets that it has."""
 MEASURES = (
     ("recognised as prompted by the classifier", "{:.2%}", "accuracy", "test_accuracy"),
     ("the classifier's mean confidence", "{:.2%}", "confidence", "test_confidence"),
     ("Fréchet distance to the training pictures, in the classifier's features", "{:.4g}", "frechet", "frechet_floor"),
-    ("density (Naeem et al. 2020)", "{:.3f}", "density", ""),
-    ("coverage (Naeem et al. 2020)", "{:.3f}", "coverage", ""),
+    ("kernel distance to as many of them (Bińkowski et al. 2018)", "{:.3g}", "kernel", "kernel_floor"),
+    ("density (Naeem et al. 2020)", "{:.3f}", "density", "real_density"),
+    ("coverage (Naeem et al. 2020)", "{:.3f}", "coverage", "real_coverage"),
+    ("precision (Kynkäänniemi et al. 2019)", "{:.3f}", "precision", "real_precision"),
+    ("recall (Kynkäänniemi et al. 2019)", "{:.3f}", "recall", "real_recall"),
+    ("median distance to the nearest training picture", "{:.3f}", "nearest", "test_nearest"),
     ("PSNR of the autoencoder in dB", "{:.2f}", "psnr", ""),
     ("SSIM of the autoencoder", "{:.4f}", "ssim", ""),
     ("recognised after the autoencoder", "{:.2%}", "reconstruction_accuracy", "test_accuracy"),
@@ -42,21 +48,20 @@ def card(
 ) -> str:
     """The card's text: front matter for the Hugging Face Hub, then what the model is, its making and its measure."""
     classifier = "classifier" in training["stages"]
+    kinds = ["class-conditional"] if config.get("classes") else []
     front = {
         "license": LICENCE,
         "library_name": "diffusion-lab",
         "pipeline_tag": "image-classification" if classifier else "unconditional-image-generation",
-        "datasets": [
-            {"mnist": "ylecun/mnist", "fashion-mnist": "zalando-datasets/fashion_mnist"}[training["data"]["name"]]
-        ],
-        "tags": ["pytorch", "safetensors", *([] if classifier else ["diffusion", "class-conditional"])],
+        "datasets": [HUB[data] for data in (training["data"]["name"],) if data in HUB],
+        "tags": ["pytorch", "safetensors", *([] if classifier else ["diffusion", *kinds])],
     }
     name = recipe["name"]
     sections = [
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
         f"# {training['title']}",
         training["description"],
-        "" if classifier else "![Samples, one column a class](samples.png)",
+        "" if classifier else f"![Samples{', one column a class' if kinds else ''}](samples.png)",
         "## Use",
         _use(name, config, classifier),
         "## The model",
@@ -82,12 +87,13 @@ def _use(name: str, config: dict[str, Any], classifier: bool) -> str:
         ]
     else:
         best = config["defaults"]
-        settings = f'sampler="{best["sampler"]}", steps={best["steps"]}, guidance={best["guidance"]}'
+        prompt = f'prompt="{config["classes"][0]}", ' if config["classes"] else ""
+        settings = f'{prompt}count=4, sampler="{best["sampler"]}", steps={best["steps"]}, guidance={best["guidance"]}'
         lines = [
             "from diffusion.pipeline import Pipeline, Request",
             "",
             f'pipeline = Pipeline.load("{name}")',
-            f'request = Request(prompt="{config["classes"][0]}", count=4, {settings})',
+            f"request = Request({settings})",
             "*_, last = pipeline.generate(request)",
             "images = pipeline.images(last, request)  # (4, C, H, W) in [-1, 1]",
         ]
@@ -101,22 +107,22 @@ def _model(config: dict[str, Any], training: dict[str, Any], classifier: bool) -
     if classifier:
         side = config["image_size"]
         return f"{size} It reads pictures of {config['channels']} x {side} x {side} in [-1, 1]."
-    codec = config["codec"]
-    return "\n".join(
-        [
-            "| | |",
-            "|---|---|",
-            f"| pictures | {codec['channels']} x {codec['image_size']} x {codec['image_size']}, in [-1, 1] |",
-            f"| codec | {codec['kind']}"
-            + (f", latent scale {codec['scaling_factor']:.4g} |" if codec["kind"] == "vae" else " |"),
-            f"| network | U-Net, channels {config['network']['block_out_channels']}, cross-attention to the prompt |",
-            f"| schedule | {config['schedule']['kind']}, predicting {config['prediction']}, grid {config['grid']} |",
-            f'| prompts | {", ".join(config["classes"])}; "" is unconditional |',
-            f"| sampled best with | {config['defaults']['sampler']}, {config['defaults']['steps']} steps, "
-            f"guidance {config['defaults']['guidance']} |",
-            f"| size | {size} |",
-        ]
-    )
+    codec, network, best = config["codec"], config["network"], config["defaults"]
+    how = f", latent scale {codec['scaling_factor']:.4g}" if codec["kind"] == "vae" else ""
+    if "range" in codec:
+        how = ", in the range [{:g}, {:g}]".format(*codec["range"])
+    sees = ", cross-attention to the prompt" if network["cross_attention_dim"] else ""
+    guidance = f", guidance {best['guidance']}" if config["classes"] else ""
+    rows = [
+        ("pictures", f"{codec['channels']} x {codec['image_size']} x {codec['image_size']}, in [-1, 1]"),
+        ("codec", codec["kind"] + how),
+        ("network", f"U-Net, channels {network['block_out_channels']}{sees}"),
+        ("schedule", f"{config['schedule']['kind']}, predicting {config['prediction']}, grid {config['grid']}"),
+        ("prompts", ", ".join(config["classes"]) + '; "" is unconditional' if config["classes"] else "none"),
+        ("sampled best with", f"{best['sampler']}, {best['steps']} steps{guidance}"),
+        ("size", size),
+    ]
+    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in rows)])
 
 
 def _training(name: str, training: dict[str, Any]) -> str:
@@ -150,27 +156,84 @@ def _spark(values: list[float], width: int = 20) -> str:
 
 
 def _metrics(metrics: dict[str, Any] | None, name: str) -> str:
-    command = f"python -m diffusion evaluate {name} --write"
+    command = f"python -m diffusion evaluate {name}"
     if metrics is None:
-        return f"Not measured yet: `{command}` measures the model and fills in this section."
-    how = f"`{command}`, on {metrics['test_count']:,} test pictures"
+        return f"Not measured yet: `{command} --write` measures the model and fills in this section."
+    parts = []
     if "frechet" in metrics:
-        how += (
-            f" and {metrics['count']:,} generated ones ({metrics['sampler']}, {metrics['steps']} steps, "
-            f"guidance {metrics['guidance']:g}, seed {metrics['seed']})"
+        parts += [
+            _headline(metrics, command),
+            "\n".join(["| | model | real pictures |", "|---|---|---|", *_rows(metrics)]),
+        ]
+    elif "test_accuracy" in metrics:
+        parts.append(
+            f"It recognises {metrics['test_accuracy']:.2%} of the test pictures, measured by `{command} --write`, on "
+            f"{metrics['test_count']:,} test pictures."
         )
-    if "frechet" not in metrics:
-        return f"It recognises {metrics['test_accuracy']:.2%} of the test pictures, measured by {how}."
-    return "\n".join([f"Measured by {how}.", "", "| | model | real pictures |", "|---|---|---|", *_rows(metrics)])
+    if "likelihood" in metrics:
+        parts.append(_likelihood(metrics["likelihood"], command))
+    if "sweep" in metrics:
+        parts += ["### Samplers", *_sweep(metrics["sweep"], command)]
+    return "\n\n".join(parts)
+
+
+def _headline(metrics: dict[str, Any], command: str) -> str:
+    settings = f"{metrics['sampler']}, {metrics['steps']} steps, guidance {metrics['guidance']:g}"
+    text = (
+        f"Measured by `{command} --write`, on {metrics['test_count']:,} test pictures and {metrics['count']:,} "
+        f"generated ones ({settings}, seed {metrics['seed']})."
+    )
+    if "real_coverage" in metrics:
+        text += (
+            " Real pictures are test pictures against the training ones; for density, coverage, precision and recall,"
+            " as many training pictures in the place of the generated ones."
+        )
+    return text
 
 
 def _rows(metrics: dict[str, Any]) -> list[str]:
+    """The rows that the model has a figure for."""
     rows = []
     for text, form, ours, real in MEASURES:
-        values = [metrics.get(key) for key in (ours, real)]
-        if values != [None, None]:
+        if metrics.get(ours) is not None:
+            values = [metrics.get(key) for key in (ours, real)]
             rows.append(f"| {text} | " + " | ".join("" if v is None else form.format(v) for v in values) + " |")
     return rows
+
+
+def _likelihood(found: dict[str, Any], command: str) -> str:
+    given = " given its class" if found["prompted"] else ""
+    flags = f"--likelihood {found['images']}{'' if found['prompted'] else ' --unprompted'}"
+    return (
+        f"A test picture{given} takes {found['bits_per_dim']:.3f} ± {found['standard_error']:.3f} bits per dimension "
+        f"by the probability-flow ODE (Song et al. 2021): mean and standard error over {found['images']:,} pictures, "
+        f"measured by `{command} {flags} --write`."
+    )
+
+
+def _sweep(found: dict[str, Any], command: str) -> list[str]:
+    prompted = any(cell["accuracy"] is not None for cell in found["cells"])
+    lines = ["| sampler | steps | network calls | pictures |" + " recognised |" * prompted + " confidence | Fréchet |"
+             " times real | seconds a picture |", "|---" * (8 + prompted) + "|"]  # fmt: skip
+    for cell in found["cells"]:
+        ratio = "" if cell["frechet_ratio"] is None else f"{cell['frechet_ratio']:.2f}"
+        lines.append(
+            f"| {cell['sampler']} | {cell['steps'] or 'its own'} | {cell['calls']:.4g} | {cell['count']:,} |"
+            + (f" {cell['accuracy']:.2%} |" if prompted else "")
+            + f" {cell['confidence']:.2%} | {cell['frechet']:.4g} | {ratio} | {cell['seconds']:.4f} |"
+        )
+    lines.append(
+        f"| real pictures | | | {found['count']:,} |"
+        + (f" {found['test_accuracy']:.2%} |" if prompted else "")
+        + f" {found['test_confidence']:.2%} | {found['frechet_floor']:.4g} | 1 | |"
+    )
+    flags = f"--samplers {','.join(found['samplers'])} --calls {','.join(map(str, found['budgets']))}"
+    return [
+        f"The same noise through every sampler, guidance {found['guidance']:g}, seed {found['seed']}: "
+        f"`{command} --sweep {flags} --count {found['count']} --write`. Fréchet distances are to all training "
+        "pictures, and grow as there are fewer: compare them with one another, not with those above.",
+        "\n".join(lines),
+    ]
 
 
 def _limits(training: dict[str, Any], classifier: bool) -> str:
@@ -178,8 +241,8 @@ def _limits(training: dict[str, Any], classifier: bool) -> str:
     if classifier:
         return f"An instrument for {data}: it gives every picture one of its classes, even one that shows none."
     return (
-        f"It knows {data} and nothing else: small pictures of the classes above, with the style and the biases of that"
-        " collection. It is made for learning how diffusion works, not for data augmentation and not for decisions."
+        f"It knows {data} and nothing else: small pictures with the style and the biases of that collection. It is"
+        " made for learning how diffusion works, not for data augmentation and not for decisions."
     )
 
 

@@ -13,9 +13,10 @@ from diffusion import __main__ as cli
 from diffusion import checkpoints, commands, data, export
 from diffusion.autoencoder import PixelsConfig
 from diffusion.classifier import Classifier, ClassifierConfig
-from diffusion.conditioning import WordsConfig
+from diffusion.conditioning import UnconditionalConfig, WordsConfig
 from diffusion.config import dump
 from diffusion.pipeline import Defaults, ModelConfig, Pipeline, Request
+from diffusion.schedules import VE
 from diffusion.unet import UNetConfig
 
 DATA = Path(__file__).parent / "data"
@@ -296,12 +297,22 @@ def test_evaluate_prints_writes_and_shows_neighbours(tiny, classifier, tmp_path,
     out = capsys.readouterr().out
     assert out.startswith("tiny: 20 generated and 20 real images (euler, 1 steps, guidance 1.5, seed 0)")
     metrics = json.loads((tmp_path / "m.json").read_text())
-    assert (metrics["count"], metrics["steps"], metrics["ssim"]) == (20, 1, pytest.approx(1))
+    assert (metrics["count"], metrics["steps"], metrics["ssim"]) == (20, 1, None)
     neighbours = np.asarray(Image.open(tmp_path / "n.png"))[::2, ::2]  # drawn at twice the size
     train = data.load("mnist", "train", DATA, download=False).images[:, 0].numpy()
     assert neighbours.shape == (4 * 28, 10 * 28)
     for below in (neighbours[28:56, :28], neighbours[84:, -28:]):
         assert (train == below).all((1, 2)).any()
+
+
+def as_trained(folder, name, stage):
+    """The files that a training leaves beside the weights, as the model card wants them."""
+    (folder / "recipe.yaml").write_text(f"name: {name}\n")
+    losses = {"steps": 1, "images": 64, "seconds": 1.0, "losses": [[1, 2.0], [2, 1.0]]}
+    training = {"title": "A model", "description": "It is tiny.", "parameters": {stage: 1}, "command": "train"}
+    training |= {"data": {"name": "mnist", "images": 600}, "stages": {stage: losses}}
+    training |= {"hardware": "a computer", "torch": "2", "date": "2025-01-01"}
+    (folder / "training.json").write_text(json.dumps(training))
 
 
 def test_evaluate_writes_metrics_and_card_into_the_checkpoint(classifier, tmp_path, capsys):
@@ -311,17 +322,7 @@ def test_evaluate_writes_metrics_and_card_into_the_checkpoint(classifier, tmp_pa
     flags = ["evaluate", str(folder), "--data-dir", str(DATA), "--write"]
     assert cli.main(flags) == 2
     assert "--write needs the training.json that train.py leaves" in capsys.readouterr().err
-    (folder / "recipe.yaml").write_text("name: mnist-classifier\n")
-    stage = {"steps": 1, "images": 64, "seconds": 1.0, "losses": [[1, 2.0], [2, 1.0]]}
-    training = {
-        "title": "A classifier",
-        "description": "It reads.",
-        "parameters": {"classifier": 1},
-        "command": "train",
-    }
-    training |= {"data": {"name": "mnist", "images": 600}, "stages": {"classifier": stage}}
-    training |= {"hardware": "a computer", "torch": "2", "date": "2025-01-01"}
-    (folder / "training.json").write_text(json.dumps(training))
+    as_trained(folder, "mnist-classifier", "classifier")
     assert cli.main(flags) == 0
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["test_count"] == 300 and 0 <= metrics["test_accuracy"] <= 1
@@ -329,10 +330,85 @@ def test_evaluate_writes_metrics_and_card_into_the_checkpoint(classifier, tmp_pa
     assert "test images of mnist" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("classes", [DIGITS, ()], ids=["conditional", "unconditional"])
+def test_what_is_measured_of_the_same_weights_is_kept_together(classes, classifier, tmp_path, capsys):
+    """Headline, sweep and likelihood in any order; of other weights nothing stays. Models without prompts as well."""
+    network = UNetConfig(
+        sample_size=28,
+        in_channels=1,
+        out_channels=1,
+        block_out_channels=(8,),
+        attention=(False,),
+        mid_attention=False,
+        cross_attention_dim=8 if classes else None,
+        norm_num_groups=4,
+    )
+    conditioner = WordsConfig(dim=8) if classes else UnconditionalConfig()
+    schedule, best = VE(), Defaults("euler", 3, 1.0)
+    parts = (PixelsConfig(sample_size=28), conditioner, network, schedule, "score")
+    pipeline = Pipeline(ModelConfig("tiny", *parts, classes=classes, defaults=best))
+    folder = tmp_path / "tiny"
+    pipeline.save(folder)
+    as_trained(folder, "tiny", "denoiser")
+    flags = ["evaluate", str(folder), "--data-dir", str(DATA), "--write", "--batch", "8"]
+    judged = [*flags, "--classifier", classifier, "--count", "8"]
+    assert cli.main([*judged, "--sweep", "--samplers", "heun, ddim", "--calls", "2,4"]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert [row.split()[:3] for row in rows[2:6]] == [
+        ["heun", "1", "1"],
+        ["heun", "2", "3"],
+        ["ddim", "2", "2"],
+        ["ddim", "4", "4"],
+    ]
+    first = json.loads((folder / "metrics.json").read_text())
+    assert first.keys() == {"weights", "sweep"} and len(first["sweep"]["cells"]) == 4
+
+    assert cli.main(judged) == 0
+    second = json.loads((folder / "metrics.json").read_text())
+    assert second["sweep"] == first["sweep"] and second["count"] == 8 and second["weights"] == first["weights"]
+    assert (second["accuracy"] is None) == (not classes)
+
+    assert cli.main([*flags, "--likelihood", "2"]) == 0
+    assert re.search(r"tiny: -?[\d.]+ bits/dim, standard error", capsys.readouterr().out)
+    third = json.loads((folder / "metrics.json").read_text())
+    found = third.pop("likelihood")
+    assert third == second
+    assert found["images"] == 2 and found["standard_error"] > 0 and found["prompted"] == bool(classes)
+
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    assert f"{found['bits_per_dim']:.3f} ± {found['standard_error']:.3f} bits per dimension" in text
+    assert "--sweep --samplers heun,ddim --calls 2,4 --count 8 --write" in text
+    assert f"| {second['coverage']:.3f} | {second['real_coverage']:.3f} |" in text
+    for word in ("PSNR", "None", "nan"):
+        assert word not in text
+    for word in ("class-conditional", "recognised", 'prompt="0"', "one column a class", "cross-attention"):
+        assert (word in text) == bool(classes), word
+    tables = [line.count("|") for line in text.splitlines() if line.startswith("| ddim")]
+    assert tables == [10 if classes else 9] * 2
+
+    with torch.no_grad():
+        next(pipeline.parameters()).add_(1)
+    pipeline.save(folder)
+    capsys.readouterr()
+    assert cli.main(judged) == 0
+    assert "held figures of other weights" in capsys.readouterr().err
+    assert json.loads((folder / "metrics.json").read_text()).keys() == second.keys() - {"sweep"}
+
+
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        (["--count", "1"], "count must be a whole number from 2 to"),
+        (["--count", "5"], "count must be a whole number from 6 to"),
+        (["--sweep", "--count", "5"], "count must be a whole number from 6 to"),
+        (["--sweep", "--samplers", "magic"], "the choices are dpmpp_2m"),
+        (["--sweep", "--calls", "1"], "calls must be a whole number from 2 to 1000"),
+        (["--sweep", "--calls", "ten"], "--calls takes whole numbers with commas between them, not 'ten'"),
+        (["--sweep", "--steps", "5"], "--steps says nothing about the sweep: it belongs to the measurement of a model"),
+        (["--calls", "10"], "--calls says nothing about the model: it belongs to the measurement of a sweep"),
+        (["--unprompted"], "--unprompted says nothing about the model: it belongs to the measurement of a likelihood"),
+        (["--likelihood", "1"], "likelihood must be a whole number from 2 to"),
+        (["--likelihood", "301"], "needs 2 to 300 images"),
+        (["--likelihood", "2", "--guidance", "2"], "--guidance says nothing about the likelihood"),
         (["--steps", "0"], "steps must be a whole number from 1 to"),
         (["--batch", "0"], "batch must be a whole number from 1 to"),
         (["--sampler", "magic"], "the choices are dpmpp_2m"),
@@ -345,6 +421,14 @@ def test_evaluate_explains_what_is_wrong(flags, sentence, tiny, capsys):
     assert cli.main(["evaluate", tiny, "--data-dir", str(DATA), *flags]) == 2
     err = capsys.readouterr().err
     assert re.fullmatch(r"error: [^\n]*\.\n", err) and sentence in err
+
+
+def test_a_sweep_and_a_likelihood_are_two_measurements(tiny, classifier, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["evaluate", tiny, "--sweep", "--likelihood", "5"])
+    assert caught.value.code == 2 and "not allowed with argument" in capsys.readouterr().err
+    assert cli.main(["evaluate", classifier, "--sweep"]) == 2
+    assert "--sweep measures models, and" in capsys.readouterr().err
 
 
 def test_info_lists_checkpoints_and_counts_one(tiny, classifier, monkeypatch, capsys):

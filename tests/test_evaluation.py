@@ -1,117 +1,26 @@
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-import scipy.linalg
 import torch
 
-from diffusion.autoencoder import PixelsConfig
+from diffusion.autoencoder import PixelsConfig, VAEConfig
 from diffusion.classifier import Classifier, ClassifierConfig
-from diffusion.conditioning import WordsConfig
-from diffusion.data import ImageData, load, to_unit
-from diffusion.evaluation import Report, density_coverage, evaluate, frechet, nearest, psnr, ssim
-from diffusion.pipeline import ModelConfig, Pipeline
+from diffusion.conditioning import UnconditionalConfig, WordsConfig
+from diffusion.data import ImageData, load, to_uint8, to_unit
+from diffusion.distances import density_coverage, frechet, kernel_distance, nearest, precision_recall
+from diffusion.evaluation import Report, evaluate, psnr, ssim
+from diffusion.pipeline import ModelConfig, Pipeline, Request
 from diffusion.unet import UNetConfig
+from diffusion.yardstick import pick
 
 DATA = Path(__file__).parent / "data"
 
 
 def noise(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def with_moments(mean, covariance, n=400):
-    """Samples whose own mean and covariance are exactly these."""
-    dim = len(mean)
-    white = noise(n, dim).double()
-    white = white - white.mean(0)
-    white = torch.linalg.solve_triangular(torch.linalg.cholesky(white.T.cov()), white.T, upper=False).T
-    return white @ torch.linalg.cholesky(covariance).T + mean
-
-
-def test_frechet_of_two_diagonal_gaussians_is_the_textbook_formula():
-    mean_a, mean_b = torch.tensor([0.0, 1.0, 2.0]).double(), torch.tensor([1.0, 1.0, 0.0]).double()
-    std_a, std_b = torch.tensor([1.0, 2.0, 3.0]).double(), torch.tensor([2.0, 2.0, 0.5]).double()
-    a, b = with_moments(mean_a, std_a.square().diag()), with_moments(mean_b, std_b.square().diag())
-    expected = (mean_a - mean_b).square().sum() + (std_a - std_b).square().sum()
-    assert frechet(a, b) == pytest.approx(expected.item(), rel=1e-9)
-
-
-def test_frechet_agrees_with_the_matrix_square_root():
-    a = noise(300, 12) @ noise(12, 12, seed=1) + 0.3
-    b = noise(500, 12, seed=2) @ noise(12, 12, seed=3)
-    first, second = np.cov(a.double().numpy().T), np.cov(b.double().numpy().T)
-    root = scipy.linalg.sqrtm(first @ second).real
-    shift = a.double().mean(0) - b.double().mean(0)
-    expected = shift.square().sum().item() + np.trace(first + second - 2 * root)
-    assert frechet(a, b) == pytest.approx(expected, rel=1e-8)
-    assert frechet(a, b) == pytest.approx(frechet(b, a), rel=1e-8)
-
-
-def test_frechet_of_a_set_with_itself_is_zero_even_when_features_are_dead_or_samples_few():
-    a = noise(300, 16)
-    a[:, 5:9] = 0
-    assert frechet(a, a.clone()) == pytest.approx(0, abs=1e-6)
-    assert frechet(a[:5], a[:5]) == pytest.approx(0, abs=1e-6)
-
-
-def test_frechet_of_a_shift_is_its_square():
-    a = noise(300, 8)
-    assert frechet(a, a + 2) == pytest.approx(32, rel=1e-5)
-
-
-def test_frechet_needs_two_samples():
-    with pytest.raises(ValueError, match="two samples on either side, got 1 and 9"):
-        frechet(torch.zeros(1, 3), torch.zeros(9, 3))
-
-
-@pytest.mark.parametrize("k", [1, 5])
-def test_density_and_coverage_agree_with_their_definition(k, monkeypatch):
-    monkeypatch.setattr("diffusion.evaluation.CHUNK", 13)
-    real, fake = noise(60, 4).double(), 0.7 * noise(45, 4, seed=1).double()
-    inside, covered = 0, 0
-    for i, center in enumerate(real):
-        others = torch.cat([real[:i], real[i + 1 :]])
-        radius = (others - center).norm(dim=1).sort().values[k - 1]
-        hits = ((fake - center).norm(dim=1) < radius).sum().item()
-        inside, covered = inside + hits, covered + (hits > 0)
-    assert density_coverage(real, fake, k) == pytest.approx((inside / (k * 45), covered / 60))
-
-
-def test_a_set_covers_itself_and_its_own_distribution():
-    real = noise(500, 6)
-    assert density_coverage(real, real.clone())[1] == 1
-    density, coverage = density_coverage(real, noise(500, 6, seed=1))
-    assert 0.9 < density < 1.1
-    assert coverage > 0.93  # 1 - 2^-5 is expected of equal distributions
-
-
-def test_a_collapsed_set_is_dense_but_covers_little():
-    real = noise(500, 6)
-    density, coverage = density_coverage(real, 0.01 * noise(500, 6, seed=1))
-    assert density > 0.5
-    assert coverage < 0.05
-    assert density_coverage(real, real + 100) == (0, 0)
-
-
-def test_density_and_coverage_need_more_than_k_samples():
-    with pytest.raises(ValueError, match="k = 5 need more than 5 real samples, got 5"):
-        density_coverage(noise(5, 2), noise(9, 2))
-
-
-def test_nearest_finds_copies_at_distance_zero_and_agrees_with_cdist(monkeypatch):
-    monkeypatch.setattr("diffusion.evaluation.CHUNK", 7)
-    among = load("mnist", "train", DATA, download=False).images[:200]
-    indices, distances = nearest(among[[3, 150]], among)
-    assert indices.tolist() == [3, 150]
-    assert distances.tolist() == [0, 0]
-    images = load("mnist", "test", DATA, download=False).images[:20]
-    indices, distances = nearest(images, among)
-    expected = torch.cdist(images.flatten(1).double() / 255, among.flatten(1).double() / 255).min(1)
-    assert torch.equal(indices, expected.indices)
-    torch.testing.assert_close(distances.double(), expected.values, rtol=1e-5, atol=1e-5)
 
 
 def test_psnr_is_in_decibels_of_a_range_of_two():
@@ -137,7 +46,7 @@ def judge():
     return Classifier(ClassifierConfig(width=2)).eval()
 
 
-def model(vocabulary):
+def model(vocabulary, codec=None):
     torch.manual_seed(0)
     network = UNetConfig(
         sample_size=32,
@@ -146,10 +55,10 @@ def model(vocabulary):
         block_out_channels=(16,),
         attention=(False,),
         mid_attention=False,
-        cross_attention_dim=None,
+        cross_attention_dim=64 if vocabulary else None,
     )
-    conditioner = WordsConfig(vocabulary=vocabulary)
-    return Pipeline(ModelConfig("tiny", PixelsConfig(), conditioner, network, classes=vocabulary)).eval()
+    conditioner = WordsConfig(vocabulary=vocabulary) if vocabulary else UnconditionalConfig()
+    return Pipeline(ModelConfig("tiny", codec or PixelsConfig(), conditioner, network, classes=vocabulary)).eval()
 
 
 def finish(steps):
@@ -175,12 +84,12 @@ def outcome(judge):
 def test_evaluation_reports_progress_and_then_all_measures(outcome):
     progress, report = outcome
     done, totals = zip(*progress, strict=True)
-    assert set(totals) == {12 + 2 * 12 + 600}
+    assert set(totals) == {600 + 3 * 12 + 2 * 12}
     assert list(done) == sorted(set(done))
     assert (done[0], done[-1]) == (0, totals[0])
     assert (report.model, report.count, report.test_count, report.sampler) == ("tiny", 12, 12, "euler")
-    for share in (report.accuracy, report.test_accuracy, report.confidence, report.coverage):
-        assert 0 <= share <= 1
+    for name in ("accuracy", "test_accuracy", "confidence", "coverage", "real_coverage", "precision", "real_recall"):
+        assert 0 <= getattr(report, name) <= 1, name
     assert report.frechet > 0
     assert report.frechet_floor > 0
     assert report.frechet_ratio == pytest.approx(report.frechet / report.frechet_floor)
@@ -188,11 +97,56 @@ def test_evaluation_reports_progress_and_then_all_measures(outcome):
     assert report.seconds > 0
 
 
-def test_a_lossless_codec_reconstructs_exactly(outcome):
+def test_each_figure_is_taken_of_the_images_that_it_names(judge):
+    """All of them again, from the images themselves."""
+    pipeline = model(tuple("0123456789"))
+    report = measure(pipeline, judge)[1]
+    train, test = (load("mnist", split, DATA, download=False) for split in ("train", "test"))
+    prompts = tuple(str(i % 10) for i in range(12))
+    request = Request(prompts, count=12, seed=7, sampler="euler", steps=2)
+    *_, last = pipeline.generate(request)
+    made = to_uint8(pipeline.images(last, request))
+    real = test.images[pick(test.labels, 12, 7, balanced=True)]
+    peers = train.images[pick(train.labels, 12, 7, balanced=True)]
+    fake, held, peer, known = (judge.read(images).features for images in (made, real, peers, train.images))
+    assert report.frechet == pytest.approx(frechet(fake, known), rel=1e-3)
+    assert report.frechet_floor == pytest.approx(frechet(held, known), rel=1e-6)
+    assert report.kernel == pytest.approx(kernel_distance(fake, peer), rel=1e-3)
+    assert report.kernel_floor == pytest.approx(kernel_distance(held, peer), rel=1e-6)
+    assert (report.density, report.coverage) == density_coverage(held, fake)
+    assert (report.real_density, report.real_coverage) == density_coverage(held, peer)
+    assert (report.precision, report.recall) == precision_recall(held, fake)
+    assert (report.real_precision, report.real_recall) == precision_recall(held, peer)
+    assert report.nearest == pytest.approx(nearest(made, train.images)[1].median().item(), rel=1e-3)
+    assert report.test_nearest == nearest(real, train.images)[1].median().item() > 0
+
+
+def test_real_images_are_as_evenly_shared_among_the_classes_as_generated_ones():
+    labels = load("mnist", "test", DATA, download=False).labels
+    chosen = pick(labels, 55, 3, balanced=True)
+    assert sorted(labels[chosen].bincount(minlength=10).tolist()) == [5] * 5 + [6] * 5
+    evenly = pick(labels, 55, 3, balanced=False)
+    assert len(set(labels[evenly].bincount(minlength=10).tolist())) > 2
+    for balanced in (True, False):
+        assert sorted(pick(labels, 10_000, 3, balanced).tolist()) == list(range(300))
+    assert not torch.equal(chosen, pick(labels, 55, 4, balanced=True))
+
+
+def test_a_codec_that_loses_nothing_has_no_reconstruction(outcome):
     report = outcome[1]
-    assert report.psnr == math.inf
-    assert report.ssim == pytest.approx(1, abs=1e-6)
-    assert report.reconstruction_accuracy == report.test_accuracy
+    assert (report.psnr, report.ssim, report.reconstruction_accuracy) == (None, None, None)
+    assert "PSNR" not in report.table() and "reconstructed" not in report.table()
+
+
+def test_an_autoencoder_is_measured_on_the_test_images(judge):
+    lossy = model(tuple("0123456789"), VAEConfig(latent_channels=1, block_out_channels=(8,)))
+    report = measure(lossy, judge)[1]
+    test = load("mnist", "test", DATA, download=False)
+    real = test.images[pick(test.labels, 12, 7, balanced=True)]
+    rebuilt = lossy.reconstruct(to_unit(real))
+    assert report.psnr == pytest.approx(psnr(rebuilt, to_unit(real)), rel=1e-4) and report.psnr < 30
+    assert report.ssim == pytest.approx(ssim(rebuilt, to_unit(real)), rel=1e-3)
+    assert f"{report.psnr:.2f} dB" in report.table()
 
 
 def test_the_batch_changes_nothing(outcome, judge):
@@ -204,14 +158,16 @@ def test_the_batch_changes_nothing(outcome, judge):
 
 def test_models_without_prompts_have_no_accuracy(judge):
     report = measure(model(()), judge, count=6, batch=6)[1]
-    assert report.accuracy is None
+    assert report.accuracy is None and report.to_dict()["accuracy"] is None
     assert "no prompts" in report.table()
 
 
 def test_a_report_survives_json_and_reads_as_a_table(outcome):
     report = outcome[1]
     plain = json.loads(json.dumps(report.to_dict(), allow_nan=False))
-    assert plain["psnr"] is None  # infinite
+    assert (
+        json.loads(json.dumps(replace(report, frechet_floor=0.0).to_dict(), allow_nan=False))["frechet_ratio"] is None
+    )
     assert plain["frechet_ratio"] == report.frechet_ratio
     assert set(plain) == {*Report.__dataclass_fields__, "frechet_ratio"}
     table = report.table()
@@ -229,8 +185,8 @@ def test_misfits_are_found_before_anything_is_generated(judge):
         next(evaluate(digits, judge, fashion, fashion, **settings))
     with pytest.raises(ValueError, match="the model tiny has the classes cat, but"):
         next(evaluate(model(("cat",)), judge, data, data, **settings))
-    with pytest.raises(ValueError, match="2 images or more, in batches of 1 or more, got 1 and 5"):
-        next(evaluate(digits, judge, data, data, **settings | {"count": 1}))
+    with pytest.raises(ValueError, match="6 images or more, in batches of 1 or more, got 5 and 5"):
+        next(evaluate(digits, judge, data, data, **settings | {"count": 5}))
     small = ImageData(data.images[:, :, :24, :24], data.labels, data.classes)
     with pytest.raises(ValueError, match="the classifier reads images of shape"):
         finish(evaluate(digits, judge, small, small, **settings))
