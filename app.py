@@ -14,7 +14,8 @@ import gradio as gr
 
 from diffusion.pipeline import choose_device
 from diffusion.ui import build_app, launch_kwargs
-from diffusion.ui.studio import Limits, Studio
+from diffusion.ui.shelf import Shelf
+from diffusion.ui.studio import Limits
 
 demo: gr.Blocks | None = None
 """The running app; `gradio app.py` looks for it to build it anew when a file changes."""
@@ -35,8 +36,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parser().parse_args(arguments)
     try:
         limits = Limits(**{name: getattr(options, f"max_{name}") for name in LIMITS})
-        studio = Studio.load(options.checkpoint, choose_device(options.device), limits)
-        demo = build_app(studio)
+        demo = build_app(Shelf.load(options.checkpoint, choose_device(options.device), limits))
         demo.launch(server_name=options.host, server_port=options.port, share=options.share, **launch_kwargs(limits))
     except (ValueError, OSError) as error:
         print(f"app.py: {error}", file=sys.stderr)
@@ -58,7 +58,8 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--checkpoint",
         default="mnist-latent",
-        help="a name under checkpoints/, a folder, or a Hub id owner/name[@revision] (default: %(default)s)",
+        help="the model to begin with: a name under checkpoints/, a folder, or a Hub id owner/name[@revision] "
+        "(default: %(default)s)",
     )
     for limit in fields(Limits):
         kind = within(type(limit.default), 1, 10**9)

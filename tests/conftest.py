@@ -10,22 +10,29 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 from diffusion.ui import build_app, launch_kwargs
-from diffusion.ui.studio import Studio
+from diffusion.ui.shelf import Shelf
+from diffusion.ui.studio import Limits, Studio
 
 
 @pytest.fixture(scope="session")
-def studio() -> Studio:
-    """The engine on the checkpoint that ships."""
-    return Studio.load("mnist-latent", "cpu")
+def shelf() -> Shelf:
+    """The models that ship."""
+    return Shelf.load("mnist-latent", "cpu", Limits())
 
 
 @pytest.fixture(scope="session")
-def demo(studio: Studio, tmp_path_factory: pytest.TempPathFactory) -> Iterator[gr.Blocks]:
+def studio(shelf: Shelf) -> Studio:
+    """The one that the app begins with."""
+    return shelf.default
+
+
+@pytest.fixture(scope="session")
+def demo(shelf: Shelf, tmp_path_factory: pytest.TempPathFactory) -> Iterator[gr.Blocks]:
     """The running app."""
     os.environ["GRADIO_TEMP_DIR"] = str(tmp_path_factory.mktemp("gradio"))
-    demo = build_app(studio)
+    demo = build_app(shelf)
     local = {"prevent_thread_lock": True, "quiet": True, "server_name": "127.0.0.1"}
-    demo.launch(**launch_kwargs(studio.limits), **local)
+    demo.launch(**launch_kwargs(shelf.limits), **local)
     yield demo
     demo.close()
 

@@ -41,7 +41,7 @@ def noise(rng: Random) -> str:
 def test_there_and_back() -> None:
     rng = Random(0)
     for chosen in (drawn(rng) for _ in range(2000)):
-        query = to_query(chosen, WEIGHTS)
+        query = to_query(chosen, "mnist-latent", WEIGHTS)
         assert read(query) == (chosen, [])
         assert query.isascii() and len(query) < 200
 

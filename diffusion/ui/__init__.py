@@ -1,15 +1,18 @@
-"""The app: build_app(studio) draws it, launch_kwargs(limits) says how it is served."""
+"""The app: build_app(shelf) draws it, launch_kwargs(limits) says how it is served."""
 
 from typing import Any
 
 import gradio as gr
 
-from diffusion.ui import api, links
+from diffusion.ui import api, links, menu
 from diffusion.ui.guard import GuardedBlocks, app_kwargs
 from diffusion.ui.lab import Lab
-from diffusion.ui.studio import Limits, Studio
+from diffusion.ui.shelf import Shelf
+from diffusion.ui.studio import Limits
 from diffusion.ui.tabs import denoise, generate, image, vae
 from diffusion.ui.theme import CSS, studio_theme
+
+TABS = generate, denoise, image, vae
 
 HERO = """
 <h1>Diffusion Lab</h1>
@@ -18,18 +21,18 @@ Nothing here is recorded: each one is computed when you ask.</p>
 """
 
 
-def build_app(studio: Studio) -> gr.Blocks:
-    """The whole app on one studio, queued and ready to launch."""
+def build_app(shelf: Shelf) -> gr.Blocks:
+    """The whole app on a shelf of models, queued and ready to launch."""
     with GuardedBlocks(title="Diffusion Lab", analytics_enabled=False, delete_cache=(600, 3600)) as demo:
         gr.HTML(HERO, elem_classes="lab-hero")
+        chosen = menu.build(shelf)
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
-            lab = Lab(tabs, generate.build(studio), denoise.build(studio), image.build(studio), vae.build(studio))
+            lab = Lab(*chosen, tabs, *(tab.build(shelf) for tab in TABS))
         # Wired only now: "send to" needs its targets.
-        for tab in (generate, denoise, image, vae):
-            tab.wire(studio, lab)
-        links.wire(demo, studio, lab)
-        api.register(studio)
-    return demo.queue(max_size=studio.limits.queue, default_concurrency_limit=4, api_open=False)
+        for part in (menu, *TABS, links):
+            part.wire(shelf, lab)
+        api.register(shelf)
+    return demo.queue(max_size=shelf.limits.queue, default_concurrency_limit=4, api_open=False)
 
 
 def launch_kwargs(limits: Limits) -> dict[str, Any]:

@@ -21,11 +21,9 @@ from diffusion import __version__
 from diffusion.evaluation import psnr, ssim
 from diffusion.export import (
     enlarge,
-    fit,
     read_picture,
     save_png,
     settings,
-    to_digit,
     to_image,
     to_mask,
     to_pictures,
@@ -35,23 +33,26 @@ from diffusion.pipeline import Request
 from diffusion.samplers import SAMPLERS
 from diffusion.ui.controls import ENGINE, request
 from diffusion.ui.errors import polite
+from diffusion.ui.shelf import Shelf
 from diffusion.ui.studio import Reading, Result, Studio, paced
 
 Answer = tuple[gr.FileData, dict]  # a PNG, and what there is to say about it
 
 
-def register(studio: Studio) -> None:
+def register(shelf: Shelf) -> None:
     """Publishes generate, image_to_image, reconstruct and info; to be called inside the Blocks."""
-    sampler, steps, guidance = studio.defaults.values()
+    sampler, steps, guidance = shelf.default.defaults.values()
+    prompt, checkpoint = (*shelf.default.classes[-1:], "")[0], shelf.default.name
 
     def generate(
-        prompt: str = studio.classes[-1],
+        prompt: str = prompt,
         negative: str = "",
         count: int = 1,
         steps: int = steps,
         sampler: str = sampler,
         guidance: float = guidance,
         seed: int = 0,
+        checkpoint: str = checkpoint,
     ) -> Iterator[Answer]:
         """Makes pictures from noise.
 
@@ -63,16 +64,17 @@ def register(studio: Studio) -> None:
             sampler: how to walk; info lists the names.
             guidance: how hard to insist on the prompt, 0 to 100; 1 means none.
             seed: picture i is made from seed + i.
+            checkpoint: which model; info lists the names.
 
         Returns:
             A PNG of all pictures with its settings inside, and a JSON of what a classifier reads in each, the settings,
             network calls and seconds.
         """
-        yield from _make(studio, request(prompt, count, sampler, steps, guidance, seed, negative=negative))
+        yield from _make(shelf[checkpoint], request(prompt, count, sampler, steps, guidance, seed, negative=negative))
 
     def image_to_image(
         image: gr.FileData,
-        prompt: str = studio.classes[-1],
+        prompt: str = prompt,
         strength: float = 0.6,
         mask: gr.FileData | None = None,
         negative: str = "",
@@ -82,6 +84,7 @@ def register(studio: Studio) -> None:
         guidance: float = guidance,
         seed: int = 0,
         as_is: bool = False,
+        checkpoint: str = checkpoint,
     ) -> Iterator[Answer]:
         """Adds noise to a picture and makes another of it.
 
@@ -97,28 +100,32 @@ def register(studio: Studio) -> None:
             guidance: how hard to insist on the prompt, 0 to 100; 1 means none.
             seed: picture i is made from seed + i.
             as_is: take the image as it is: only cut square and resized.
+            checkpoint: which model; info lists the names.
 
         Returns:
             A PNG of all pictures with its settings inside, and a JSON of what a classifier reads in each, the settings,
             network calls and seconds.
         """
+        studio = shelf[checkpoint]
         shape = studio.pipeline.codec.image_shape
         hole = None if mask is None else to_mask(_read("mask", mask), shape)
         start = _image(studio, image, _flag("as_is", as_is) or hole is not None)
         more = {"negative": negative, "image": start, "strength": strength, "mask": hole}
         yield from _make(studio, request(prompt, count, sampler, steps, guidance, seed, **more))
 
-    def reconstruct(image: gr.FileData, as_is: bool = False) -> Iterator[Answer]:
+    def reconstruct(image: gr.FileData, as_is: bool = False, checkpoint: str = checkpoint) -> Iterator[Answer]:
         """Sends a picture through the autoencoder and back: the best that any picture made here could look.
 
         Args:
             image: a PNG, JPEG or WebP; a digit is cut out and centred first.
             as_is: take the image as it is: only cut square and resized.
+            checkpoint: which model; info lists the names.
 
         Returns:
             A PNG of the reconstruction, and a JSON of what a classifier reads in picture and reconstruction, PSNR (dB),
             SSIM and seconds.
         """
+        studio = shelf[checkpoint]
         original = _image(studio, image, _flag("as_is", as_is))[None]
         began = time.monotonic()
         rebuilt = studio.pipeline.reconstruct(original).cpu()
@@ -137,14 +144,20 @@ def register(studio: Studio) -> None:
             Image.fromarray(enlarge(picture, view_scale(picture))).save(path)
             yield _file(path), facts
 
-    def info() -> dict:
+    def info(checkpoint: str = checkpoint) -> dict:
         """What there is to ask for.
 
+        Args:
+            checkpoint: which model.
+
         Returns:
-            A JSON of the model, its weights, classes and defaults, the samplers, and the limits of one request.
+            A JSON of all checkpoints; of this one its weights, classes and defaults; of the samplers, and of the limits
+            of one request.
         """
+        studio = shelf[checkpoint]
         return {
-            "model": studio.name,
+            "checkpoints": list(shelf.names),
+            "checkpoint": studio.name,
             "weights": studio.weights,
             "device": studio.pipeline.device.type,
             "engine": __version__,
@@ -157,7 +170,7 @@ def register(studio: Studio) -> None:
 
     for endpoint in (generate, image_to_image, reconstruct):
         gr.api(_typed(polite(endpoint)), api_name=endpoint.__name__, **ENGINE)
-    gr.api(info, api_name="info", queue=False)
+    gr.api(polite(info), api_name="info")
 
 
 def _make(studio: Studio, wanted: Request) -> Iterator[Answer]:
@@ -204,9 +217,7 @@ def _read(name: str, file: object) -> Image.Image:
 
 def _image(studio: Studio, file: object, as_is: bool) -> Tensor:
     """An uploaded picture (C, H, W) in [-1, 1], brought into MNIST's form for a model of MNIST."""
-    picture = _read("image", file)
-    drawn = studio.pipeline.config.data == "mnist" and not as_is
-    return to_image(to_digit(picture) if drawn else fit(picture, studio.pipeline.codec.image_shape))
+    return to_image(studio.taken(_read("image", file), as_is))
 
 
 def _flag(name: str, value: object) -> bool:

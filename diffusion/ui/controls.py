@@ -3,18 +3,22 @@
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 
 from diffusion.pipeline import Request, check_number
 from diffusion.samplers import SAMPLERS
 from diffusion.ui.errors import polite
-from diffusion.ui.studio import Studio
+from diffusion.ui.studio import Limits, Studio
 
 ENGINE = {"concurrency_id": "engine", "concurrency_limit": 1}
 """Set on every event that computes: one run at a time, whichever tab it comes from."""
 
 MAX_UI_SEED = 2**31 - 1
+
+Shown = dict[str, dict[str, Any]]
+"""What a tab looks like for a model: the name of each component that depends on it -> the properties that do."""
 
 
 @dataclass(frozen=True)
@@ -31,27 +35,22 @@ class Sampling:
         return [self.sampler, self.steps, self.guidance, self.seed]
 
 
-def sampling(studio: Studio, tab: str, seed: int) -> Sampling:
-    """Builds the sampling controls of a tab, the model's own defaults first; elem_ids are `{tab}-steps` and so on."""
-    defaults = studio.defaults
+def sampling(shown: Shown, limits: Limits, tab: str, seed: int) -> Sampling:
+    """Builds the sampling controls of a tab; elem_ids are `{tab}-steps` and so on."""
     sampler = gr.Dropdown(
         [(info.title, name) for name, info in SAMPLERS.items()],
-        value=defaults["sampler"],
-        label="Sampler",
-        info=sampler_note(defaults["sampler"]),
-        filterable=False,
-        elem_id=f"{tab}-sampler",
-    )
+        label="Sampler", filterable=False, elem_id=f"{tab}-sampler", **shown["sampling.sampler"],
+    )  # fmt: skip
     with gr.Row():
         steps = gr.Slider(
-            1, min(100, studio.limits.steps), defaults["steps"], step=1,
+            1, min(250, limits.steps), step=1,
             label="Steps", info="Noise levels.",
-            elem_id=f"{tab}-steps", min_width=180,
+            elem_id=f"{tab}-steps", min_width=180, **shown["sampling.steps"],
         )  # fmt: skip
         guidance = gr.Slider(
-            0, 10, defaults["guidance"], step=0.1,
+            0, 10, step=0.1,
             label="Guidance", info="1 means none.",
-            elem_id=f"{tab}-guidance", min_width=180,
+            elem_id=f"{tab}-guidance", min_width=180, **shown["sampling.guidance"],
         )  # fmt: skip
     with gr.Row(elem_classes="seed-row"):
         number = gr.Number(
@@ -68,6 +67,26 @@ def sampling(studio: Studio, tab: str, seed: int) -> Sampling:
         api_visibility="private", api_name=f"_{tab}_dice", queue=False, show_progress="hidden",
     )  # fmt: skip
     return Sampling(sampler, steps, guidance, number)
+
+
+def sampling_shown(studio: Studio) -> Shown:
+    """A model's own sampler, steps and guidance; without prompts there is nothing to guide to."""
+    sampler, steps, guidance = studio.defaults.values()
+    return {
+        "sampling.sampler": {"value": sampler, "info": sampler_note(sampler)},
+        "sampling.steps": {"value": steps},
+        "sampling.guidance": {"value": guidance, "visible": bool(studio.classes)},
+    }
+
+
+def negative_shown(studio: Studio) -> dict[str, Any]:
+    """The choice of what to steer away from."""
+    return {
+        "choices": [("None", ""), *((name, name) for name in studio.classes)],
+        "value": "",
+        "label": f"Negative {studio.noun}",
+        "visible": bool(studio.classes),
+    }
 
 
 def sampler_note(name: str) -> str:

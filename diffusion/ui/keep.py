@@ -3,7 +3,7 @@
 import html
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,12 +11,13 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import gradio as gr
-from gradio.components import Component
 
 from diffusion import export
 from diffusion.samplers import SAMPLERS
 from diffusion.ui import links
 from diffusion.ui.errors import polite
+from diffusion.ui.lab import Lab
+from diffusion.ui.shelf import Shelf
 from diffusion.ui.studio import Result, Studio
 from diffusion.ui.widgets import EACH
 
@@ -70,64 +71,72 @@ def back() -> Back:
     return Back(drop, gr.HTML(HINT, elem_id="generate-restored", elem_classes="lab-status"))
 
 
-def wire_out(studio: Studio, own: Out, result: gr.State) -> None:
+def wire_out(shelf: Shelf, own: Out, result: gr.State) -> None:
     """Connects them to the state that holds what they take along."""
     folder = Path(own.file.GRADIO_CACHE)
-    own.save.click(partial(save, studio, folder), result, own.file, api_name="_generate_save", **QUIET).success(
+    own.save.click(partial(save, shelf, folder), result, own.file, api_name="_generate_save", **QUIET).success(
         None, None, None, js=DOWNLOAD
     )
-    own.copy.click(partial(link, studio), result, own.link, api_name="_generate_link", **QUIET).success(
+    own.copy.click(partial(link, shelf), result, own.link, api_name="_generate_link", **QUIET).success(
         None, own.link, own.link, js=COPY
     )
 
 
-def wire_back(studio: Studio, own: Back, controls: Sequence[Component], allowed: links.Rules) -> None:
-    """Connects it to the controls, in the order of links.KEYS."""
+def wire_back(shelf: Shelf, lab: Lab) -> None:
+    """Connects it to the menu and to the controls."""
+    own = lab.generate.back
     own.drop.upload(
-        partial(restore, studio, allowed), own.drop, [own.drop, own.said, *controls],
+        partial(restore, shelf, lab), [own.drop, lab.shown],
+        [own.drop, own.said, lab.shown, lab.pending, *lab.generate.settings],
         api_name="_generate_restore", **QUIET,
     ).failure(lambda: None, None, own.drop, api_name="_generate_refused", queue=False, **QUIET)  # fmt: skip
 
 
 @polite
-def save(studio: Studio, folder: Path, result: Result | None) -> str:
+def save(shelf: Shelf, folder: Path, result: Result | None) -> str:
     """The path of a new PNG in the app's own cache, which empties itself."""
     if result is None:
         raise ValueError(GONE)
-    request = result.request
+    request, studio = result.request, shelf[result.model]
     columns = export.default_columns(request.count, 1 if isinstance(request.prompt, str) else len(studio.classes))
     folder.mkdir(parents=True, exist_ok=True)
-    path = Path(tempfile.mkdtemp(dir=folder)) / f"diffusion-lab-seed-{request.seed}.png"
+    path = Path(tempfile.mkdtemp(dir=folder)) / f"diffusion-lab-{result.model}-seed-{request.seed}.png"
     export.save_png(path, result.pictures, export.settings(request, studio.pipeline), columns)
     return str(path)
 
 
 @polite
-def link(studio: Studio, result: Result | None) -> Any:
+def link(shelf: Shelf, result: Result | None) -> Any:
     """The update of the link's field; the browser completes the address."""
     if result is None:
         raise ValueError(GONE)
     # On a Space the page is a frame in another: the link must lead to that.
     space = os.environ.get("SPACE_ID")
     page = f"https://huggingface.co/spaces/{space}" if space else ""
-    query = links.to_query(links.settings_of(result.request, studio.classes), studio.weights)
+    studio = shelf[result.model]
+    query = links.to_query(links.settings_of(result.request, studio.classes), studio.name, studio.weights)
     return gr.Textbox(f"{page}?{query}", visible=True)
 
 
 @polite
-def restore(studio: Studio, allowed: links.Rules, file: bytes | None) -> list[Any]:
+def restore(shelf: Shelf, lab: Lab, file: bytes | None, shown: str) -> list[Any]:
     """An empty place for the next file, a sentence, and the settings inside this one."""
     found = export.read_settings(file or b"")
-    query = links.to_query(links.settings_of(export.request_from(found), studio.classes), studio.weights)
-    settings, amiss = links.from_query(dict(parse_qsl(query)), allowed, studio.weights)
+    name = found.get("checkpoint")
+    if name not in shelf.names:
+        raise ValueError(f"It was made by {str(name)[:40]!r}; the models here are {', '.join(shelf.names)}.")
+    studio, own = shelf[name], lab.generate
+    query = links.to_query(links.settings_of(export.request_from(found), studio.classes), name, studio.weights)
+    settings, amiss = links.from_query(dict(parse_qsl(query)), links.rules(studio.classes, own.ranges), studio.weights)
     if amiss:
         raise ValueError(f"It cannot be made again here: {amiss[0]}")
-    return [None, sentence(studio, settings, found.get("weights")), *(settings[key] for key in links.KEYS)]
+    said = sentence(studio, settings, found.get("weights"))
+    return [None, said, *links.handed(studio, shown, settings, make=False)]
 
 
 def sentence(studio: Studio, settings: Mapping[str, Any], weights: object) -> str:
     """Which settings came back, and whether they will give the same pictures."""
-    digit = {"": "any digit", EACH: "one of each"}.get(settings["digit"], settings["digit"])
+    digit = {"": f"any {studio.noun}", EACH: "one of each"}.get(settings["digit"], settings["digit"])
     parts = [
         f"{settings['count']} × {digit}",
         *([f"away from {settings['negative']}"] if settings["negative"] else []),

@@ -1,22 +1,64 @@
-"""The tabs by name, for what goes from one to another."""
+"""The tabs by name, for what goes from one to another, and what all of them do when another checkpoint is chosen."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 if TYPE_CHECKING:
+    from diffusion.ui.studio import Studio
     from diffusion.ui.tabs import denoise, generate, image, vae
 
 
 @dataclass(frozen=True)
 class Lab:
-    """The app's tabs; each holds the components that its own `build` made."""
+    """The menu of checkpoints and the app's tabs; each holds the components that its own `build` made.
 
+    Who changes the model sets `shown`, by a queued event, and the tabs follow.
+    """
+
+    model: gr.Dropdown
+    about: gr.HTML
+    shown: gr.State  # the name of the model that the tabs show
+    pending: gr.State  # (the Generate tab's settings to come with that model, whether to make them), or None
     tabs: gr.Tabs
     generate: generate.Handles
     denoise: denoise.Handles
     image: image.Handles
     vae: vae.Handles
+
+
+def following(own: Any, studio: Studio) -> list[gr.components.Component]:
+    """The components of a tab that depend on the model; the same for every model."""
+    return [attrgetter(name)(own) for name in own.shown(studio)]
+
+
+def updates(own: Any, studio: Studio) -> list[Any]:
+    """What a handler returns so that these components show a model."""
+    return [
+        _update(component, properties)
+        for component, properties in zip(following(own, studio), own.shown(studio).values(), strict=True)
+    ]
+
+
+def _update(component: gr.components.Component, properties: dict[str, Any]) -> Any:
+    """What sets these properties: plain where it is the value alone, which is the only way for a state."""
+    if properties.keys() == {"value"}:
+        return properties["value"]
+    # A widget on a tab that nobody has opened yet takes its own properties in an update for all that it has.
+    return gr.update(**getattr(component, "props", {}) | properties)
+
+
+def about(studio: Studio) -> str:
+    """A line on a model for the menu."""
+    config, shape = studio.pipeline.config, " × ".join(map(str, studio.pipeline.codec.latent_shape))
+    space = f"latents of {shape}" if studio.latent else f"pixels, {shape}"
+    prompts = f"{len(studio.classes)} prompts" if studio.classes else "no prompts"
+    millions = sum(p.numel() for p in studio.pipeline.parameters()) / 1e6
+    return (
+        f"<p>Diffuses {space}; {config.schedule.kind} schedule, predicts {config.prediction}; {prompts}; "
+        f"{millions:.1f} M parameters.</p>"
+    )

@@ -1,19 +1,26 @@
 """Links that reproduce a result: the Generate tab's settings as a query, checked on arrival."""
 
+from __future__ import annotations
+
 import html
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import gradio as gr
+from gradio.components import Component
 
 from diffusion.pipeline import Request
 from diffusion.samplers import SAMPLERS
 from diffusion.ui.lab import Lab
+from diffusion.ui.shelf import Shelf
 from diffusion.ui.studio import Studio
 from diffusion.ui.widgets import EACH
+
+if TYPE_CHECKING:
+    from diffusion.ui.tabs import generate
 
 KEYS = ("digit", "negative", "count", "sampler", "steps", "guidance", "seed")
 EMPTY = {"digit": "any", "negative": "none"}  # how a link spells "", which in an address looks like a mistake
@@ -63,13 +70,14 @@ def settings_of(request: Request, classes: Sequence[str]) -> dict[str, Any]:
     return dict(zip(KEYS, values, strict=True))
 
 
-def to_query(settings: Mapping[str, Any], weights: str) -> str:
-    """All settings as a query, with the fingerprint of the weights that they were used with."""
-    return urlencode({key: settings[key] if settings[key] != "" else EMPTY[key] for key in KEYS} | {"weights": weights})
+def to_query(settings: Mapping[str, Any], checkpoint: str, weights: str) -> str:
+    """All settings as a query, with the model and the fingerprint of the weights that they were used with."""
+    spelt = {key: settings[key] if settings[key] != "" else EMPTY[key] for key in KEYS}
+    return urlencode({"checkpoint": checkpoint} | spelt | {"weights": weights})
 
 
 def from_query(query: Mapping[str, str], allowed: Rules, weights: str) -> tuple[dict[str, Any], list[str]]:
-    """Those settings in a query that can be used, and a sentence on each thing in it that cannot."""
+    """Those of a model's settings in a query that can be used, and a sentence on each thing that cannot."""
     settings, amiss = {}, []
     for key, text in query.items():
         if key in allowed:
@@ -80,29 +88,47 @@ def from_query(query: Mapping[str, str], allowed: Rules, weights: str) -> tuple[
         elif key == "weights":
             if text != weights:
                 amiss.append(f"It was made with other weights than these ({weights}): its pictures will differ.")
-        elif not FOREIGN.fullmatch(key):
+        elif key != "checkpoint" and not FOREIGN.fullmatch(key):
             amiss.append(f"There is no setting {_quoted(key)}.")
     return settings, amiss
 
 
-def wire(demo: gr.Blocks, studio: Studio, lab: Lab) -> None:
-    """On arrival a link's settings go into the controls, a notice says which do not, and its pictures are made."""
+def wire(shelf: Shelf, lab: Lab) -> None:
+    """On arrival a link's model and settings go into the controls, a notice says which do not, and it is made."""
     page = lab.generate
-    allowed = rules(studio.classes, page.ranges)
 
     def arrive(request: gr.Request) -> list[Any]:
-        settings, amiss = from_query(request.query_params, allowed, studio.weights)
-        return [
-            *(settings.get(key, gr.skip()) for key in KEYS),
-            notice(amiss),
-            studio.opening,
-            bool(settings),
-        ]
+        query, wrong = dict(request.query_params), []
+        try:
+            studio = shelf[query.get("checkpoint", shelf.default.name)]
+        except ValueError as error:
+            studio, wrong = shelf.default, [str(error)]
+        settings, amiss = from_query(query, rules(studio.classes, page.ranges), studio.weights)
+        shown = handed(studio, shelf.default.name, settings, make=True)
+        return [*shown, notice(wrong + amiss), shelf.default.opening, bool(settings) and studio is shelf.default]
 
-    demo.load(
-        arrive, None, [*page.settings, page.notice, page.result, page.arrived],
+    gr.on(
+        None, arrive, None, [lab.shown, lab.pending, *page.settings, page.notice, page.result, page.arrived],
         api_visibility="private", api_name="_arrive", show_progress="hidden",
     )  # fmt: skip
+
+
+def handed(studio: Studio, shown: str, settings: Mapping[str, Any], make: bool) -> list[Any]:
+    """The outputs [shown, pending, *settings] of a handler that brings a model's settings to a page that shows `shown`.
+
+    Settings of another model have to wait until the tabs have turned to it.
+    """
+    if studio.name != shown:
+        return [studio.name, (dict(settings), make), *[gr.skip()] * len(KEYS)]
+    return [shown, None, *(settings.get(key, gr.skip()) for key in KEYS)]
+
+
+def chosen(page: generate.Handles, shown: Mapping[Component, Any], settings: Mapping[str, Any]) -> dict[Component, Any]:
+    """Settings as updates of the Generate tab's controls, on top of what these show for a model."""
+    controls = dict(zip(KEYS, page.settings, strict=True))
+    return {
+        controls[key]: gr.update(**{**shown.get(controls[key], {}), "value": value}) for key, value in settings.items()
+    }
 
 
 def notice(amiss: Sequence[str]) -> Any:

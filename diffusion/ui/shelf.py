@@ -3,7 +3,7 @@
 import inspect
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 from diffusion import checkpoints
@@ -14,20 +14,19 @@ from diffusion.ui.studio import Limits, Studio
 class Shelf:
     """Studios by the names of their checkpoints; each is opened when somebody first asks for it, and stays open."""
 
-    def __init__(self, names: Sequence[str], open: Callable[[str], Studio]) -> None:
-        """names: the default first, which is opened now; open: gives the studio of a name."""
-        self.names, self._open = tuple(names), open
-        self._studios: dict[str, Studio] = {}
+    def __init__(self, first: Studio, others: Sequence[str] = (), open: Callable[[str], Studio] = Studio.load) -> None:
+        """first: the one that the app begins with; others: names that `open` knows."""
+        self.default, self.limits, self._open = first, first.limits, open
+        self.names = first.name, *(name for name in others if name != first.name)
+        self._studios = {first.name: first}
         self._lock = threading.Lock()
-        self.default = self[self.names[0]]
-        self.limits = self.default.limits
 
     @classmethod
     def load(cls, first: str, device: str, limits: Limits) -> "Shelf":
         """The checkpoint `first` (a name, a folder or a Hub id), and every other model under checkpoints/."""
-        others = [name for name, kind in checkpoints.names().items() if kind == "model" and name != first]
         engine = threading.Lock()
-        return cls([first, *others], lambda name: Studio.load(name, device, limits, engine))
+        open = partial(Studio.load, device=device, limits=limits, engine=engine)
+        return cls(open(first), [name for name, kind in checkpoints.names().items() if kind == "model"], open)
 
     def __getitem__(self, name: object) -> Studio:
         """
@@ -39,6 +38,7 @@ class Shelf:
         with self._lock:
             if name not in self._studios:
                 self._studios[name] = self._open(name)
+                self._studios[name].name = name  # its folder's, whatever its config says
             return self._studios[name]
 
     def on(self, handler: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,23 +1,27 @@
-"""The one engine behind the app: a model, the classifier that reads its digits, limits, and what a run costs here."""
+"""A model in the app: the classifier that reads its pictures, limits, test pictures, and what a run costs here."""
+
+from __future__ import annotations
 
 import math
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from diffusion.autoencoder import VAE
 from diffusion.classifier import Classifier
-from diffusion.export import fingerprint, to_pictures
+from diffusion.export import fingerprint, fit, to_digit, to_pictures
 from diffusion.pipeline import Pipeline, Request
 from diffusion.samplers import SAMPLERS, Step
 
-EXAMPLES = Path(__file__).parent / "examples" / "mnist.png"
+EXAMPLES = Path(__file__).parent / "examples"  # {data set}.png: test images, a row for each class
+NOUNS = {"mnist": "digit", "fashion-mnist": "garment"}
 FRAME = 1 / 24  # seconds; a browser merges what comes faster
 SHOWING = 1 / 5  # of the time at most goes into frames: decoding one costs about half a network call
 ODE_CALLS = 60  # what the adaptive sampler needs, about: it has no step count to go by
@@ -49,8 +53,9 @@ class Reading:
 
 @dataclass(frozen=True)
 class Result:
-    """A finished run: pictures uint8 (N, H, W), the classifier's readings, network calls and seconds."""
+    """A finished run of a model: pictures uint8 (N, H, W), the classifier's readings, network calls and seconds."""
 
+    model: str
     request: Request
     pictures: np.ndarray
     readings: tuple[Reading, ...]
@@ -61,21 +66,37 @@ class Result:
 class Studio:
     """Runs requests one at a time and knows how long they take; everything that the tabs share and no tab owns."""
 
-    def __init__(self, pipeline: Pipeline, classifier: Classifier, limits: Limits = Limits()) -> None:
+    def __init__(
+        self, pipeline: Pipeline, classifier: Classifier, limits: Limits = Limits(), engine: Lock | None = None
+    ) -> None:
+        """engine: the lock that all models of this machine share."""
         self.pipeline, self.classifier, self.limits = pipeline, classifier, limits
         self.name, self.classes = pipeline.config.name, pipeline.config.classes
+        self.noun = NOUNS.get(pipeline.config.data, "picture")
+        self.kinds = classifier.config.classes
         self.size = pipeline.codec.image_shape[-1]
         self.weights = fingerprint(pipeline)[:8]
-        self.examples = _examples(self.size)
-        self._lock = threading.Lock()
+        self.examples = _examples(pipeline.config.data, self.size)
+        self._engine = engine or Lock()
         self._base, self._each = self._measure()
-        self.opening = self.finish(Request(prompt=self.classes * 2, count=20, seed=7, **self.defaults))
+        prompt, count = self.classes * 2 or "", 2 * len(self.classes) or 20
+        self.opening = self.finish(Request(prompt=prompt, count=count, seed=7, **self.defaults))
 
     @classmethod
-    def load(cls, checkpoint: str, device: str, limits: Limits = Limits()) -> "Studio":
+    def load(cls, checkpoint: str, device: str, limits: Limits = Limits(), engine: Lock | None = None) -> Studio:
         """Opens a checkpoint by name, folder or Hub id, and the classifier of its data set."""
         pipeline = Pipeline.load(checkpoint).to(device)
-        return cls(pipeline, Classifier.load(f"{pipeline.config.data}-classifier").to(device), limits)
+        return cls(pipeline, Classifier.of(pipeline.config.data).to(device), limits, engine)
+
+    @property
+    def latent(self) -> bool:
+        """Whether an autoencoder stands between the pictures and what is diffused."""
+        return isinstance(self.pipeline.codec, VAE)
+
+    @property
+    def thumbnails(self) -> Sequence[np.ndarray]:
+        """A test picture of each class to go with its name; digits speak for themselves."""
+        return [] if self.noun == "digit" else list(self.examples[: len(self.classes), 0])
 
     @property
     def defaults(self) -> dict[str, str | int | float]:
@@ -87,6 +108,20 @@ class Studio:
     def about(self) -> str:
         """Which weights, on which device."""
         return f"{self.name} ({self.weights}) on {self.pipeline.device.type.upper()}"
+
+    def counted(self, count: int) -> str:
+        """So many of what the model makes: "1 digit", "16 digits"."""
+        return f"1 {self.noun}" if count == 1 else f"{count} {self.noun}s"
+
+    def taken(self, picture: Image.Image, as_is: bool = False) -> np.ndarray:
+        """A picture from outside in the model's size, uint8 (H, W); a digit is cut out and centred as MNIST's are.
+
+        Raises:
+            ValueError: there is no ink to centre.
+        """
+        if self.noun == "digit" and not as_is:
+            return to_digit(picture)
+        return fit(picture, self.pipeline.codec.image_shape)
 
     def check(self, request: Request) -> None:
         """
@@ -111,7 +146,7 @@ class Studio:
             ValueError: the request does not fit the model or the limits, or took too long.
         """
         self.check(request)
-        if not self._lock.acquire(timeout=self.limits.seconds):
+        if not self._engine.acquire(timeout=self.limits.seconds):
             raise ValueError("The engine is busy with somebody else's pictures; please try again in a moment.")
         try:
             began = time.monotonic()
@@ -120,7 +155,7 @@ class Studio:
                 if time.monotonic() - began > self.limits.seconds:
                     raise ValueError(f"The run took more than {self.limits.seconds:g} s; take fewer images or steps.")
         finally:
-            self._lock.release()
+            self._engine.release()
 
     def finish(self, request: Request) -> Result:
         """Runs a request to its end."""
@@ -131,7 +166,7 @@ class Studio:
     def result(self, request: Request, last: Step, seconds: float) -> Result:
         """The pictures of a run's last step, read by the classifier."""
         pictures = self.pipeline.images(last, request)
-        return Result(request, to_pictures(pictures), self.read(pictures), last.calls, seconds)
+        return Result(self.name, request, to_pictures(pictures), self.read(pictures), last.calls, seconds)
 
     @torch.no_grad()
     def read(self, pictures: Tensor) -> tuple[Reading, ...]:
@@ -176,7 +211,7 @@ def paced(steps: Iterator[Step]) -> Iterator[tuple[Step, bool]]:
             next_frame = began + max(FRAME, (time.monotonic() - began) / SHOWING)
 
 
-def _examples(size: int) -> np.ndarray:
+def _examples(data: str, size: int) -> np.ndarray:
     """Real test images that come with the app, uint8 (classes, 20, H, W)."""
-    sheet = np.asarray(Image.open(EXAMPLES))
+    sheet = np.asarray(Image.open(EXAMPLES / f"{data}.png"))
     return sheet.reshape(-1, size, sheet.shape[1] // size, size).swapaxes(1, 2)

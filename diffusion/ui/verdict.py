@@ -28,7 +28,7 @@ def _mark(prompt: str, reading: Reading) -> str | None:
 def account(studio: Studio, result: Result, opening: str = "") -> str:
     """The status of a result: how it reads and, in a second line, what it cost and what made it."""
     cost = f"{opening}{result.calls} network calls, {result.seconds:.1f} s, {seeds(result.request)}, {studio.about}."
-    return f'<p role="status"><strong>{html.escape(verdict(result))}</strong></p><p>{html.escape(cost)}</p>'
+    return f'<p role="status"><strong>{html.escape(verdict(studio, result))}</strong></p><p>{html.escape(cost)}</p>'
 
 
 def seeds(request: Request) -> str:
@@ -37,7 +37,7 @@ def seeds(request: Request) -> str:
     return f"seed {last}" if request.count == 1 else f"seeds {request.seed} to {last}"
 
 
-def verdict(result: Result) -> str:
+def verdict(studio: Studio, result: Result) -> str:
     """What the classifier makes of a result, in a sentence."""
     pairs, count = _readings(result), result.request.count
     if "" in result.request.prompts:
@@ -45,7 +45,8 @@ def verdict(result: Result) -> str:
         return f"The classifier sees {', '.join(f'{seen[name]} × {name}' for name in sorted(seen))}."
     right = sum(prompt == reading.label for prompt, reading in pairs)
     asked = set(result.request.prompts)
-    return f"The classifier reads {right} of {count} as {_a(*asked) if len(asked) == 1 else 'the digits asked for'}."
+    wanted = _a(*asked) if len(asked) == 1 else f"the {studio.noun}s asked for"
+    return f"The classifier reads {right} of {count} as {wanted}."
 
 
 def _readings(result: Result) -> list[tuple[str, Reading]]:

@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +22,21 @@ from diffusion.data import to_uint8
 from diffusion.pipeline import Request
 from diffusion.samplers import SAMPLERS, Step
 from diffusion.ui import controls, widgets
-from diffusion.ui.controls import ENGINE, Sampling
+from diffusion.ui.controls import ENGINE, Sampling, Shown
 from diffusion.ui.errors import polite
 from diffusion.ui.formulas import formula, number
 from diffusion.ui.lab import Lab
+from diffusion.ui.shelf import Shelf
 from diffusion.ui.studio import Reading, Studio, paced
 
 LEAD = """<p>Watch one picture come out of noise. At each step the network guesses the clean picture, and the sampler
 moves the noisy state a little towards it.</p>"""
-NOTE = """<p>States are drawn divided by √(1 + σ²), which gives them the data's spread at every noise level. The first
-pane shows their numbers: grey is 0, black −3 or less, white 3 or more. The second shows them through the decoder, which
-was never trained on noise. The signal-to-noise ratio is 1/σ², that of x = x₀ + σ ε.</p>"""
+NOTE = """<p>States are drawn divided by √(1 + σ²), which gives them the data's spread at every noise level: grey is 0,
+black −3 or less, white 3 or more. The signal-to-noise ratio is 1/σ², that of x = x₀ + σ ε.</p>"""
+DECODED = "<p>The second pane shows the state through the decoder, which was never trained on noise.</p>"
 NO_MP4 = "<p>MP4 is offered where ffmpeg is installed.</p>"
 QUIET = {"api_visibility": "private", "show_progress": "hidden"}
-OPENED = "Made when the app started. "
+OPENED = "Made when the model was opened. "
 PROMPT, SEED = "", 10  # what the controls open with: any digit, of which this noise becomes one only after some steps
 SPREAD = 3.0  # where the drawing of a state saturates, in standard deviations of the data
 SIDE, GAP = 280, 8  # pixels in a saved film: of a pane, about, and between panes
@@ -54,6 +55,38 @@ FOLLOW = """() => {
 
 
 @dataclass(frozen=True)
+class Reel:
+    """A finished film as it is saved: pane title -> uint8 (T, H, W) or (T, H, W, 3), and a name for its file."""
+
+    panes: dict[str, np.ndarray]
+    name: str
+
+
+@cache
+def shown(studio: Studio) -> Shown:
+    """What the tab opens with for a model: a run made when it was opened."""
+    request = Request(prompt=PROMPT, seed=SEED, **studio.defaults)
+    began = time.monotonic()
+    trace = list(studio.run(request))
+    payload, opening, status = develop(studio, "opening", request, trace, time.monotonic() - began, OPENED)
+    classes = studio.classes
+    notes = [NOTE, DECODED if studio.latent else "", "" if shutil.which("ffmpeg") else NO_MP4]
+    return {
+        "picker": widgets.DigitPicker.showing(
+            classes, PROMPT, thumbnails=studio.examples[: len(classes), 0], label=studio.noun.capitalize(),
+            visible=bool(classes),
+        ),
+        "negative": controls.negative_shown(studio),
+        **controls.sampling_shown(studio),
+        "player": {"value": payload, "panes": list(opening.panes)},
+        "status": {"value": status},
+        "saved": {"choices": list(opening.panes), "value": list(opening.panes)[1:]},
+        "note": {"value": "".join(notes)},
+        "reel": {"value": opening},
+    }  # fmt: skip
+
+
+@dataclass(frozen=True)
 class Handles:
     """Components that other tabs and links refer to; outputs are what `film` yields, in its order."""
 
@@ -68,7 +101,10 @@ class Handles:
     status: gr.HTML
     saved: gr.CheckboxGroup
     savers: dict[str, gr.Button]
+    note: gr.HTML
     file: gr.DownloadButton
+
+    shown = staticmethod(shown)
 
     @property
     def inputs(self) -> list[gr.components.Component]:
@@ -79,78 +115,59 @@ class Handles:
         return [self.player, self.reel, self.status]
 
 
-@dataclass(frozen=True)
-class Reel:
-    """A finished film as it is saved: pane title -> uint8 (T, H, W) or (T, H, W, 3), and a name for its file."""
-
-    panes: dict[str, np.ndarray]
-    name: str
-
-
-def build(studio: Studio) -> Handles:
-    """Draws the tab, with a run made now."""
-    request = Request(prompt=PROMPT, seed=SEED, **studio.defaults)
-    began = time.monotonic()
-    trace = list(studio.run(request))
-    payload, opening, status = develop(studio, "opening", request, trace, time.monotonic() - began, OPENED)
+def build(shelf: Shelf) -> Handles:
+    """Draws the tab, with the default model's run."""
+    now = shown(shelf.default)
     with gr.Tab("Denoise", id="denoise", elem_id="denoise") as tab:
         gr.HTML(LEAD, elem_classes="lab-lead")
         with gr.Row(equal_height=False):
             with gr.Column(scale=4, min_width=280, elem_classes="lab-card"):
-                picker = widgets.DigitPicker(
-                    studio.classes, PROMPT, thumbnails=studio.examples[:, 0], any="Any", elem_id="denoise-picker"
-                )
+                picker = widgets.DigitPicker(**now["picker"], any="Any", elem_id="denoise-picker")
                 with gr.Row(elem_classes="lab-actions"):
                     go = gr.Button(
                         "Denoise", variant="primary", size="lg", scale=3, min_width=140, elem_id="denoise-go"
                     )
                     stop = gr.Button("Stop", size="lg", scale=1, min_width=80, elem_id="denoise-stop")
-                sampling = controls.sampling(studio, "denoise", SEED)
+                sampling = controls.sampling(now, shelf.limits, "denoise", SEED)
                 negative = gr.Dropdown(
-                    [("None", ""), *((name, name) for name in studio.classes)], value="", filterable=False,
-                    label="Negative digit", info="Acts where guidance is not 1.", elem_id="denoise-negative",
+                    **now["negative"], filterable=False, info="Acts where guidance is not 1.",
+                    elem_id="denoise-negative",
                 )  # fmt: skip
             with gr.Column(scale=7, min_width=300, elem_classes="lab-card"):
-                player = widgets.FramePlayer(
-                    payload, label="Denoising", panes=tuple(opening.panes), origin=0, elem_id="denoise-player"
-                )
-                status = gr.HTML(status, elem_classes="lab-status", elem_id="denoise-status")
+                player = widgets.FramePlayer(**now["player"], label="Denoising", origin=0, elem_id="denoise-player")
+                status = gr.HTML(**now["status"], elem_classes="lab-status", elem_id="denoise-status")
                 with gr.Row(elem_classes="lab-actions"):
-                    saved = gr.CheckboxGroup(
-                        list(opening.panes),
-                        value=list(opening.panes)[1:],
-                        label="Save the film of",
-                        elem_id="denoise-saved",
-                    )
+                    saved = gr.CheckboxGroup(**now["saved"], label="Save the film of", elem_id="denoise-saved")
                 with gr.Row(elem_classes="lab-actions"):
                     savers = {
                         suffix: gr.Button(f"Save {name}", size="md", min_width=90, elem_id=f"denoise-save-{suffix[1:]}")
                         for suffix, name in zip(export.FILMS, ("GIF", "WebP", "MP4"), strict=True)
                         if suffix != ".mp4" or shutil.which("ffmpeg")
                     }
-                gr.HTML(NOTE if ".mp4" in savers else NOTE + NO_MP4, elem_classes="lab-note")
+                note = gr.HTML(**now["note"], elem_classes="lab-note")
                 file = gr.DownloadButton("Film", visible="hidden", elem_id="denoise-file")
         controls.explain("What am I looking at?", "denoise")
         reel = gr.State(time_to_live=1800)
         # Not the State's own value, to which it would fall back after its time: another film than the one on show.
-        gr.on(None, lambda: opening, None, reel, api_name="_denoise_opening", queue=False, **QUIET)
-    return Handles(tab, picker, negative, sampling, go, stop, player, reel, status, saved, savers, file)
+        gr.on(None, lambda: now["reel"]["value"], None, reel, api_name="_denoise_opening", queue=False, **QUIET)
+    return Handles(tab, picker, negative, sampling, go, stop, player, reel, status, saved, savers, note, file)
 
 
-def wire(studio: Studio, lab: Lab) -> None:
+def wire(shelf: Shelf, lab: Lab) -> None:
     """Connects the tab's events."""
     own = lab.denoise
-    running = own.go.click(partial(film, studio), own.inputs, own.outputs, api_name="_denoise_film", **QUIET, **ENGINE)
+    running = own.go.click(
+        shelf.on(film), [lab.model, *own.inputs], own.outputs, api_name="_denoise_film", **QUIET, **ENGINE
+    )
     running.then(stopped, own.reel, own.status, api_name="_denoise_stopped", queue=False, **QUIET)
     own.go.click(None, None, None, js=FOLLOW)  # on a phone the film is further down
-    own.stop.click(None, None, None, cancels=[running], queue=False)
+    gr.on([own.stop.click, lab.model.input], None, None, None, cancels=[running], queue=False)
     for suffix, button in own.savers.items():
         button.click(
             partial(save, suffix), [own.reel, own.saved], own.file, api_name=f"_denoise_save_{suffix[1:]}", **QUIET
         ).success(None, None, None, js=DOWNLOAD)
 
 
-@polite
 def film(
     studio: Studio, prompt: str, negative: str, sampler: str, steps: int, guidance: float, seed: int
 ) -> Iterator[tuple[Any, Any, Any]]:
@@ -188,12 +205,9 @@ def shoot(studio: Studio, steps: Sequence[Step]) -> tuple[dict[str, np.ndarray],
     together = Step(0, sigma, torch.cat([step.x for step in steps]), torch.cat([step.x0 for step in steps]), 0)
     noisy, clean = studio.pipeline.preview(together)
     shape = " × ".join(map(str, studio.pipeline.codec.latent_shape))
-    panes = {
-        f"Noisy state, {shape}": mosaics(studio.pipeline.spread(together)),
-        "Noisy state, decoded": export.to_pictures(noisy),
-        "Predicted picture": export.to_pictures(clean),
-    }
-    return panes, studio.read(clean)
+    state = {f"Noisy state, {shape}": mosaics(studio.pipeline.spread(together))}
+    decoded = {"Noisy state, decoded": export.to_pictures(noisy)} if studio.latent else {}
+    return state | decoded | {"Predicted picture": export.to_pictures(clean)}, studio.read(clean)
 
 
 def mosaics(spread: Tensor) -> np.ndarray:
@@ -207,7 +221,7 @@ def caption(trace: Sequence[Step], reading: Reading) -> str:
     if len(trace) == 1:
         return (
             f"σ = {number(sigma)}, SNR {number(snr(sigma))}: pure noise, before any network call.\n"
-            "Nothing is predicted yet: the last pane decodes the zero state."
+            "Nothing is predicted yet: the last pane shows the zero state."
         )
     calls = trace[-1].calls
     return (

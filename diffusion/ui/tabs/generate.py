@@ -1,10 +1,10 @@
-"""The tab Generate: digits made while you watch, read back by a classifier, and handed on."""
+"""The tab Generate: pictures made while you watch, read back by a classifier, and handed on."""
 
 import html
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache
 from typing import Any
 
 import gradio as gr
@@ -14,16 +14,48 @@ from diffusion.export import to_pictures
 from diffusion.pipeline import Request
 from diffusion.samplers import SAMPLERS, Step
 from diffusion.ui import keep, links
-from diffusion.ui.controls import ENGINE, Sampling, explain, request, sampling, whole
+from diffusion.ui.controls import (
+    ENGINE,
+    Sampling,
+    Shown,
+    explain,
+    negative_shown,
+    request,
+    sampling,
+    sampling_shown,
+    whole,
+)
 from diffusion.ui.errors import polite
 from diffusion.ui.lab import Lab
+from diffusion.ui.shelf import Shelf
 from diffusion.ui.studio import Result, Studio, paced
 from diffusion.ui.tabs import denoise
 from diffusion.ui.verdict import account, judged, seeds
 from diffusion.ui.widgets import DigitGrid, DigitPicker, grid
 
-LEAD = "<p>Pick a digit, watch it come out of noise, and see a classifier read it back.</p>"
-DIGIT, COUNT, SEED = "3", 16, 1  # what the controls open with
+COUNT, SEED = 16, 1  # what the controls open with
+
+
+@cache
+def shown(studio: Studio) -> Shown:
+    """What the tab opens with for a model, its pictures made when it was opened."""
+    classes, noun = studio.classes, studio.noun
+    first = classes[min(3, len(classes) - 1)] if classes else ""
+    doing = f"Pick a {noun}, watch it come out of noise" if classes else f"Watch {noun}s come out of noise"
+    return {
+        "lead": {"value": f"<p>{doing}, and see a classifier read it back.</p>"},
+        "picker": DigitPicker.showing(
+            classes, first, thumbnails=studio.thumbnails, label=noun.capitalize(), visible=bool(classes)
+        ),
+        "negative": negative_shown(studio),
+        **sampling_shown(studio),
+        "go": {"value": label(studio, first, COUNT, *studio.defaults.values())},
+        "status": {"value": account(studio, studio.opening, "Made when the model was opened: ")},
+        "grid": {"value": judged(studio.opening), "label": f"{noun.capitalize()}s"},
+        "encode": {"visible": studio.latent},
+        "result": {"value": studio.opening},
+        "out.link": {"visible": False},
+    }
 
 
 @dataclass(frozen=True)
@@ -31,6 +63,7 @@ class Handles:
     """Components that other tabs, links and this tab's own events refer to."""
 
     tab: gr.Tab
+    lead: gr.HTML
     notice: gr.HTML
     picker: DigitPicker
     negative: gr.Dropdown
@@ -48,6 +81,8 @@ class Handles:
     result: gr.State  # of Result, None while there is none
     arrived: gr.State  # of bool: a link opened this page
 
+    shown = staticmethod(shown)
+
     @property
     def settings(self) -> list[gr.components.Component]:
         """The controls, in the order of links.KEYS."""
@@ -61,71 +96,66 @@ class Handles:
         return {name: (number.minimum, number.maximum) for name, number in zip(names, numbers, strict=True)}
 
 
-def build(studio: Studio) -> Handles:
-    """Draws the tab, with the pictures that the studio made when it started."""
+def build(shelf: Shelf) -> Handles:
+    """Draws the tab, with the pictures that the default model made when it was opened."""
+    now, limits = shown(shelf.default), shelf.limits
     with gr.Tab("Generate", id="generate", elem_id="generate-tab") as tab:
-        gr.HTML(LEAD, elem_classes="lab-lead")
+        lead = gr.HTML(**now["lead"], elem_classes="lab-lead")
         notice = gr.HTML(visible=False, elem_id="generate-notice", elem_classes="lab-note")
         with gr.Row(equal_height=False, elem_classes="lab-split"):
             with gr.Column(min_width=290):
                 with gr.Column(elem_classes="lab-card"):
-                    picker = DigitPicker(
-                        studio.classes, DIGIT, any="Any", each="One of each", elem_id="generate-picker"
-                    )
+                    picker = DigitPicker(**now["picker"], any="Any", each="One of each", elem_id="generate-picker")
                     with gr.Row():
                         count = gr.Slider(
-                            1, studio.limits.count, COUNT, step=1, label="How many", elem_id="generate-count",
-                            min_width=180,
-                        )  # fmt: skip
+                            1, limits.count, COUNT, step=1, label="How many", elem_id="generate-count", min_width=180
+                        )
                         negative = gr.Dropdown(
-                            [("None", ""), *((name, name) for name in studio.classes)], value="", filterable=False,
-                            label="Negative digit", info="Acts where guidance is not 1.", elem_id="generate-negative",
-                            min_width=140,
+                            **now["negative"], filterable=False, info="Acts where guidance is not 1.",
+                            elem_id="generate-negative", min_width=140,
                         )  # fmt: skip
                     with gr.Row(elem_classes="lab-actions"):
-                        opening = label(studio, DIGIT, COUNT, *studio.defaults.values())
-                        go = gr.Button(opening, variant="primary", size="lg", min_width=200, elem_id="generate-go")
+                        go = gr.Button(**now["go"], variant="primary", size="lg", min_width=200, elem_id="generate-go")
                         stop = gr.Button("Stop", size="lg", scale=0, min_width=80, elem_id="generate-stop")
                 with gr.Column(elem_classes=["lab-card", "lab-later"]):
-                    knobs = sampling(studio, "generate", SEED)
+                    knobs = sampling(now, limits, "generate", SEED)
                 with gr.Column(elem_classes=["lab-card", "lab-later"]):
                     back = keep.back()
             with gr.Column(min_width=290, elem_classes="lab-card"):
-                status = gr.HTML(
-                    account(studio, studio.opening, "Made when the app started: "),
-                    elem_id="generate-status", elem_classes="lab-status",
-                )  # fmt: skip
-                cells = DigitGrid(judged(studio.opening), label="Digits", elem_id="generate-grid")
-                gr.HTML("<p>With the digit that you select:</p>", elem_classes="lab-note")
+                status = gr.HTML(**now["status"], elem_id="generate-status", elem_classes="lab-status")
+                cells = DigitGrid(**now["grid"], elem_id="generate-grid")
+                gr.HTML("<p>With the one that you select:</p>", elem_classes="lab-note")
                 with gr.Row(elem_classes="lab-actions"):
                     watch = gr.Button("See how it was made", scale=3, min_width=170, elem_id="generate-watch")
                     change = gr.Button("Change it", scale=2, min_width=90, elem_id="generate-change")
-                    encode = gr.Button("Through the VAE", scale=2, min_width=150, elem_id="generate-encode")
+                    encode = gr.Button(
+                        "Through the VAE", **now["encode"], scale=2, min_width=150, elem_id="generate-encode"
+                    )
                 out = keep.out()
-        explain("How noise becomes a digit", "generate")
+        explain("How noise becomes a picture", "generate")
         result, arrived = gr.State(time_to_live=1800), gr.State(False)
     return Handles(
-        tab, notice, picker, negative, count, knobs, go, stop, cells, status, watch, change, encode, out, back, result,
-        arrived,
+        tab, lead, notice, picker, negative, count, knobs, go, stop, cells, status, watch, change, encode, out, back,
+        result, arrived,
     )  # fmt: skip
 
 
-def wire(studio: Studio, lab: Lab) -> None:
+def wire(shelf: Shelf, lab: Lab) -> None:
     """Connects the tab's events."""
     own = lab.generate
     quiet = {"api_visibility": "private", "show_progress": "hidden"}
     priced = [own.picker, own.count, *own.sampling.inputs[:3]]
     gr.on(
-        [control.change for control in priced], partial(label, studio), priced, own.go,
+        [control.change for control in priced], shelf.on(label), [lab.model, *priced], own.go,
         api_name="_generate_label", queue=False, trigger_mode="always_last", **quiet,
     )  # fmt: skip
     outputs = [own.grid, own.status, own.result]
     running = gr.on(
-        [own.go.click, own.arrived.change], partial(make, studio), own.settings, outputs,
+        [own.go.click, own.arrived.change], shelf.on(make), [lab.model, *own.settings], outputs,
         api_name="_generate_make", **quiet, **ENGINE,
     )  # fmt: skip
     running.failure(stopped, own.result, own.status, api_name="_generate_stopped", queue=False, **quiet)
-    own.stop.click(None, None, None, cancels=[running], queue=False)
+    gr.on([own.stop.click, lab.model.input], None, None, None, cancels=[running], queue=False)
 
     chosen = [own.grid, own.result]
     own.change.click(
@@ -143,20 +173,20 @@ def wire(studio: Studio, lab: Lab) -> None:
     )  # fmt: skip
     opened.success(None, None, None, js=denoise.FOLLOW)
     film = opened.success(
-        partial(denoise.film, studio), theirs.inputs, theirs.outputs, api_name="_generate_film", **quiet, **ENGINE
-    )
+        shelf.on(denoise.film), [lab.model, *theirs.inputs], theirs.outputs, api_name="_generate_film",
+        **quiet, **ENGINE,
+    )  # fmt: skip
     film.then(denoise.stopped, theirs.reel, theirs.status, api_name="_generate_film_stopped", queue=False, **quiet)
-    theirs.stop.click(None, None, None, cancels=[film], queue=False)
+    gr.on([theirs.stop.click, lab.model.input], None, None, None, cancels=[film], queue=False)
 
-    keep.wire_out(studio, own.out, own.result)
-    keep.wire_back(studio, own.back, own.settings, links.rules(studio.classes, own.ranges))
+    keep.wire_out(shelf, own.out, own.result)
+    keep.wire_back(shelf, lab)
 
 
-@polite
 def make(
     studio: Studio, digit: str, negative: str, count: float, sampler: str, steps: float, guidance: float, seed: float
 ) -> Iterator[Any]:
-    """Makes the digits and yields grid, status and result: noisy states on their way, then what they became."""
+    """Makes the pictures and yields grid, status and result: noisy states on their way, then what they became."""
     wanted = asked(studio, digit, count, sampler, steps, guidance, seed=seed, negative=negative)
     running, began = studio.run(wanted), time.monotonic()
     try:
@@ -183,8 +213,8 @@ def label(studio: Studio, digit: str, count: float, sampler: str, steps: float, 
         wanted = asked(studio, digit, count, sampler, steps, guidance, seed=0)
         studio.check(wanted)
     except ValueError:  # said in full when the button is pressed
-        return "Make digits"
-    return f"Make {_digits(wanted.count)} · {duration(studio.seconds(wanted))}"
+        return f"Make {studio.noun}s"
+    return f"Make {studio.counted(wanted.count)} · {duration(studio.seconds(wanted))}"
 
 
 def duration(seconds: float) -> str:
@@ -194,17 +224,14 @@ def duration(seconds: float) -> str:
     return f"about {seconds:.1f} s" if seconds < 9.95 else f"about {seconds:.0f} s"
 
 
-def _digits(count: int) -> str:
-    return "1 digit" if count == 1 else f"{count} digits"
-
-
 def progress(studio: Studio, wanted: Request, step: Step) -> str:
     """The status of a run under way; screen readers hear its beginning and not every step."""
     of = f" of {wanted.steps}" if SAMPLERS[wanted.sampler].calls_per_step else ""
     now = f"Step {step.index}{of}, noise level {step.sigma.max().item():.2g}."
     about = f"{step.calls} network calls, {seeds(wanted)}, {studio.about}."
     return (
-        f'<p><strong role="status">Making {_digits(wanted.count)}.</strong> <span aria-hidden="true">{now}</span></p>'
+        f'<p><strong role="status">Making {studio.counted(wanted.count)}.</strong>'
+        f' <span aria-hidden="true">{now}</span></p>'
         f'<p aria-hidden="true">{html.escape(about)}</p>'
     )
 
@@ -213,7 +240,7 @@ def stopped(result: Result | None) -> Any:
     """The status after a run that did not finish; one that never started changed nothing."""
     if result:
         return gr.skip()
-    return '<p role="status"><strong>Stopped.</strong></p><p>These digits stay unfinished; the engine is free.</p>'
+    return '<p role="status"><strong>Stopped.</strong></p><p>These pictures stay unfinished; the engine is free.</p>'
 
 
 def picture(index: int | None, result: Result | None) -> np.ndarray:
@@ -230,10 +257,10 @@ def alone(index: int | None, result: Result | None) -> list[Any]:
 
 def _selected(index: int | None, result: Result | None) -> int:
     if result is None:
-        raise ValueError("There are no finished digits here: make some first.")
+        raise ValueError("There are no finished pictures here: make some first.")
     count = result.request.count
     if index is None and count == 1:
         return 0
     if index is None or index >= count:
-        raise ValueError("Which one? Select a digit in the grid first.")
+        raise ValueError("Which one? Select one in the grid first.")
     return index

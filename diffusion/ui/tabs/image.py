@@ -1,4 +1,4 @@
-"""Image to image: a drawing, a photograph or a test digit becomes another digit, whole or in part."""
+"""Image to image: a drawing, a photograph or a test picture becomes another, whole or in part."""
 
 import base64
 import html
@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from io import BytesIO
 from typing import Any
 
@@ -18,16 +19,16 @@ from diffusion import export
 from diffusion.pipeline import Request
 from diffusion.samplers import SAMPLERS, Step
 from diffusion.ui import controls
-from diffusion.ui.controls import ENGINE, Sampling, explain, sampling
+from diffusion.ui.controls import ENGINE, Sampling, Shown, explain, sampling, sampling_shown
 from diffusion.ui.errors import polite
 from diffusion.ui.lab import Lab
+from diffusion.ui.shelf import Shelf
 from diffusion.ui.studio import Reading, Result, Studio, paced
 from diffusion.ui.widgets import DigitGrid, DigitPicker, FramePlayer, Masked, MaskPad, SketchPad, film, frame, grid
 
-FIRST, COLUMN, TARGET, STRENGTH, SEED = "3", 9, "8", 0.6, 6  # what the page opens with
+COLUMN, STRENGTH, SEED = 9, 0.6, 6  # what the page opens with
 STRENGTHS = (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)  # closer where a digit changes its class
-EMPTY = "There is no picture yet: draw a digit, take a test image or upload a photo."
-LEAD = "<p>Your digit, noised, then denoised as another: more noise keeps less of yours.</p>"
+EMPTY = "There is no picture yet: draw one, take a test image or upload a photo."
 QUIET = {"api_visibility": "private", "show_progress": "hidden"}
 INSIDE_CSS = """
 .inside { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 12px; }
@@ -39,11 +40,48 @@ figcaption span { display: block; color: var(--body-text-color-subdued); font-va
 """
 
 
+@cache
+def shown(studio: Studio) -> Shown:
+    """What the tab opens with for a model, made when it was opened: a test picture that became something else."""
+    first, classes = min(3, len(studio.kinds) - 1), studio.classes
+    target = classes[min(8, len(classes) - 1)] if classes else ""
+    picture = studio.examples[first, COLUMN]
+    request = _request(studio, picture, None, True, target, STRENGTH, *studio.defaults.values(), SEED)
+    began = time.monotonic()
+    steps = list(studio.run(request))
+    result = studio.result(request, steps[-1], time.monotonic() - began)
+    eight = studio.finish(_eight(request))
+    views, plan, promise, eight_promise = _look(studio, request, picture)
+    noun = studio.noun
+    doing = f"denoised as another {noun}" if classes else "denoised again"
+    return {
+        "lead": {"value": f"<p>Your {noun}, noised, then {doing}: more noise keeps less of yours.</p>"},
+        "source": {"value": picture},
+        "tests": DigitPicker.showing(studio.kinds, studio.kinds[first], thumbnails=studio.examples[:, COLUMN]),
+        "column": {"value": COLUMN},
+        "mask": {"value": picture},
+        "centre": {"visible": noun == "digit"},
+        "target": DigitPicker.showing(classes, target, thumbnails=studio.thumbnails, visible=bool(classes)),
+        "strength": {"info": plan},
+        **sampling_shown(studio),
+        "go": {"value": promise},
+        "inside": {"value": views},
+        "player": {"value": _movie(studio, "opening", steps, result)},
+        "status": {"value": _line(f"Made when the model was opened: {_account(studio, result)}")},
+        "compare": {"visible": studio.latent},
+        "strip": {"value": _ladder(eight)},
+        "strip_go": {"value": eight_promise},
+        "strip_status": {"value": _line(_strip_account(eight))},
+        "result": {"value": result},
+    }
+
+
 @dataclass(frozen=True)
 class Handles:
     """Components that other tabs, links and this tab's own events refer to."""
 
     tab: gr.Tab
+    lead: gr.HTML
     ways: gr.Tabs
     source: SketchPad
     tests: DigitPicker
@@ -67,163 +105,130 @@ class Handles:
     strip_go: gr.Button
     strip_status: gr.HTML
 
+    shown = staticmethod(shown)
+
     @property
     def inputs(self) -> list[gr.components.Component]:
         """What `_request` takes, in its order."""
         return [self.source, self.mask, self.centre, self.target, self.strength, *self.sampling.inputs]
 
 
-def build(studio: Studio) -> Handles:
-    picture = studio.examples[studio.classes.index(FIRST), COLUMN]
-    request = _request(picture, None, True, TARGET, STRENGTH, *studio.defaults.values(), SEED)
-    began = time.monotonic()
-    steps = list(studio.run(request))
-    result = studio.result(request, steps[-1], time.monotonic() - began)
-    eight = studio.finish(_eight(request))
-    views, plan, promise, eight_promise = _look(studio, request, picture)
+def build(shelf: Shelf) -> Handles:
+    """Draws the tab, with what the default model made when it was opened."""
+    now, limits = shown(shelf.default), shelf.limits
     with gr.Tab("Image to image", id="image", elem_id="image-tab", render_children=True) as tab:
-        gr.HTML(LEAD, elem_classes="lab-lead")
+        lead = gr.HTML(**now["lead"], elem_classes="lab-lead")
         with gr.Row(equal_height=True):
             with gr.Column(scale=10, min_width=290, elem_classes="lab-card"):
                 with gr.Tabs(selected="draw", elem_id="image-ways") as ways:
                     with gr.Tab("Draw", id="draw"):
-                        source = SketchPad(picture, label="Your picture", elem_id="image-source")
+                        source = SketchPad(**now["source"], label="Your picture", elem_id="image-source")
                     with gr.Tab("Pick", id="pick"):
                         column = gr.State(COLUMN)
-                        tests = DigitPicker(
-                            studio.classes, FIRST, thumbnails=studio.examples[:, COLUMN], label="Real test images",
-                            elem_id="image-tests",
-                        )  # fmt: skip
+                        tests = DigitPicker(**now["tests"], label="Real test images", elem_id="image-tests")
                         shuffle = gr.Button("Ten others", elem_id="image-shuffle", size="md")
                     with gr.Tab("Upload", id="upload"):
                         gr.HTML(
-                            "<p>A photo of a digit on paper will do: PNG, JPEG or WebP, up to "
-                            f"{studio.limits.upload} MB. Its ink becomes white on black.</p>",
+                            f"<p>PNG, JPEG or WebP, up to {limits.upload} MB. A photo of a digit on paper will do: its "
+                            "ink becomes white on black.</p>",
                             elem_classes="lab-note",
                         )
                         upload = gr.UploadButton(
                             "Choose a picture", file_types=[".png", ".jpg", ".jpeg", ".webp"], elem_id="image-upload"
                         )
                     with gr.Tab("Mask", id="mask"):
-                        mask = MaskPad(picture, label="Paint what may change; the rest stays", elem_id="image-mask")
+                        mask = MaskPad(
+                            **now["mask"], label="Paint what may change; the rest stays", elem_id="image-mask"
+                        )
                 centre = gr.Checkbox(
-                    True, label="Centre and scale it as MNIST does", elem_id="image-centre", container=False
-                )
+                    True, **now["centre"], label="Centre and scale it as MNIST does", elem_id="image-centre",
+                    container=False,
+                )  # fmt: skip
             with gr.Column(scale=10, min_width=290, elem_classes="lab-card"):
-                target = DigitPicker(studio.classes, TARGET, label="Turn it into", elem_id="image-target")
-                strength = gr.Slider(0, 1, STRENGTH, step=0.05, label="Strength", info=plan, elem_id="image-strength")
+                target = DigitPicker(**now["target"], label="Turn it into", elem_id="image-target", any="Anything")
+                strength = gr.Slider(
+                    0, 1, STRENGTH, step=0.05, label="Strength", **now["strength"], elem_id="image-strength"
+                )
                 with gr.Row(elem_classes="lab-actions"):
-                    go = gr.Button(promise, variant="primary", elem_id="image-go", min_width=210)
+                    go = gr.Button(**now["go"], variant="primary", elem_id="image-go", min_width=210)
                     stop = gr.Button("Stop", elem_id="image-stop", scale=0, min_width=70)
-                inside = gr.HTML(views, css_template=INSIDE_CSS, elem_id="image-inside", apply_default_css=False)
+                inside = gr.HTML(
+                    **now["inside"], css_template=INSIDE_CSS, elem_id="image-inside", apply_default_css=False
+                )
                 with gr.Accordion("Sampler, steps, guidance, seed", open=False):
-                    knobs = sampling(studio, "image", SEED)
+                    knobs = sampling(now, limits, "image", SEED)
             with gr.Column(scale=10, min_width=290, elem_classes="lab-card"):
                 player = FramePlayer(
-                    _movie(studio, "opening", steps, result), label="Result", panes=("Result",), origin=0,
-                    elem_id="image-player",
-                )  # fmt: skip
-                opening = f"Made when the app started: {_account(studio, result)}"
-                status = gr.HTML(_line(opening), elem_id="image-status", elem_classes="lab-status")
-                shown = gr.State(result, time_to_live=1800)
+                    **now["player"], label="Result", panes=("Result",), origin=0, elem_id="image-player"
+                )
+                status = gr.HTML(**now["status"], elem_id="image-status", elem_classes="lab-status")
+                result = gr.State(now["result"]["value"], time_to_live=1800)
                 with gr.Row(elem_classes="lab-actions"):
                     back = gr.Button("Use as picture", elem_id="image-back", size="md", min_width=120)
-                    compare = gr.Button("To the VAE tab", elem_id="image-compare", size="md", min_width=120)
+                    compare = gr.Button(
+                        "To the VAE tab", **now["compare"], elem_id="image-compare", size="md", min_width=120
+                    )
         with gr.Column(elem_classes="lab-card"):
             with gr.Row(elem_classes="lab-actions"):
                 gr.HTML("<h2>Eight strengths, one noise</h2>", elem_classes="lab-lead")
-                strip_go = gr.Button(eight_promise, elem_id="image-strip-go", scale=0, min_width=310)
-            strip = DigitGrid(_ladder(eight), label="Eight strengths", columns=len(STRENGTHS), elem_id="image-strip")
-            strip_status = gr.HTML(
-                _line(_strip_account(eight)), elem_id="image-strip-status", elem_classes="lab-status"
-            )
-        explain("How one digit becomes another", "image")
+                strip_go = gr.Button(**now["strip_go"], elem_id="image-strip-go", scale=0, min_width=310)
+            strip = DigitGrid(**now["strip"], label="Eight strengths", columns=len(STRENGTHS), elem_id="image-strip")
+            strip_status = gr.HTML(**now["strip_status"], elem_id="image-strip-status", elem_classes="lab-status")
+        explain("How one picture becomes another", "image")
     return Handles(
-        tab, ways, source, tests, column, shuffle, upload, mask, centre, inside, target, strength, knobs, go,
-        stop, player, status, shown, back, compare, strip, strip_go, strip_status,
+        tab, lead, ways, source, tests, column, shuffle, upload, mask, centre, inside, target, strength, knobs, go,
+        stop, player, status, result, back, compare, strip, strip_go, strip_status,
     )  # fmt: skip
 
 
-def wire(studio: Studio, lab: Lab) -> None:
+def wire(shelf: Shelf, lab: Lab) -> None:
     tab = lab.image
-
-    def look(sketch: np.ndarray | None, masked: Masked | None, *settings: Any) -> tuple[Any, ...]:
-        """Everything that follows from the picture and the settings, before any network call."""
-        try:
-            request = _request(sketch, masked, *settings)
-            picture = export.to_pictures(request.image[None])[0]
-            views, plan, *promises = _look(studio, request, picture)
-        except ValueError as error:
-            return (None if sketch is None else gr.skip(), _line(str(error)), *[gr.skip()] * 3)
-        return (gr.skip() if _over(masked, picture) else picture, views, gr.update(info=plan), *promises)
-
+    inputs = [lab.model, *tab.inputs]
     gr.on(
         [component.change for component in tab.inputs],
-        look, tab.inputs, [tab.mask, tab.inside, tab.strength, tab.go, tab.strip_go],
+        shelf.on(look), inputs, [tab.inside, tab.strength, tab.go, tab.strip_go],
         queue=False, trigger_mode="always_last", api_name="_image_look", **QUIET,
     )  # fmt: skip
-
-    @polite
-    def turn(*inputs: Any) -> Iterator[tuple[Any, ...]]:
-        request, run, began, taken = _request(*inputs), uuid.uuid4().hex[:8], time.monotonic(), []
-        total = request.steps_run(request.strength) + 1 if SAMPLERS[request.sampler].calls_per_step else None
-        running = studio.run(request)
-        try:
-            for step, due in paced(running):
-                taken.append(step)
-                if due:
-                    noisy = export.to_pictures(studio.pipeline.preview(step)[0])[0]
-                    live = frame(run, step.index, {"Result": noisy}, total=total, caption=_caption(step))
-                yield (live if due else gr.skip(), gr.skip(), gr.skip())
-        finally:
-            running.close()
-        result = studio.result(request, taken[-1], time.monotonic() - began)
-        yield _movie(studio, run, taken, result), _line(_account(studio, result)), result
-
-    @polite
-    def climb(*inputs: Any) -> Iterator[tuple[Any, ...]]:
-        request, began = _eight(_request(*inputs)), time.monotonic()
-        running = studio.run(request)
-        try:
-            for step, due in paced(running):
-                if due:
-                    live = grid(export.to_pictures(studio.pipeline.preview(step)[0]), done=False)
-                yield (live if due else gr.skip(), gr.skip())
-        finally:
-            running.close()
-        result = studio.result(request, step, time.monotonic() - began)
-        yield _ladder(result), _line(_strip_account(result))
-
+    gr.on(
+        [tab.source.change, tab.centre.change],
+        shelf.on(under), [lab.model, tab.source, tab.centre], tab.mask,
+        queue=False, trigger_mode="always_last", api_name="_image_under", **QUIET,
+    )  # fmt: skip
     one = tab.go.click(
-        turn, tab.inputs, [tab.player, tab.status, tab.result], api_name="_image_turn", **ENGINE, **QUIET
+        shelf.on(turn), inputs, [tab.player, tab.status, tab.result], api_name="_image_turn", **ENGINE, **QUIET
     )
     eight = tab.strip_go.click(
-        climb, tab.inputs, [tab.strip, tab.strip_status], api_name="_image_climb", **ENGINE, **QUIET
+        shelf.on(climb), inputs, [tab.strip, tab.strip_status], api_name="_image_climb", **ENGINE, **QUIET
     )
-    tab.stop.click(None, None, None, cancels=[one, eight], queue=False)
+    gr.on([tab.stop.click, lab.model.input], None, None, None, cancels=[one, eight], queue=False)
 
-    def pick(label: str, column: int) -> np.ndarray:
-        return studio.examples[studio.classes.index(label), column]
+    def pick(studio: Studio, label: str, column: int) -> np.ndarray:
+        return studio.examples[studio.kinds.index(label), column]
 
-    def others(column: int) -> tuple[int, dict[str, Any]]:
+    def others(studio: Studio, column: int) -> tuple[int, dict[str, Any]]:
         column = (column + 1) % studio.examples.shape[1]
-        update = DigitPicker.showing(studio.classes, thumbnails=studio.examples[:, column])
-        return column, {**update, "value": None}  # none of them is on the pad yet
+        # None of them is on the pad yet.
+        return column, gr.update(**DigitPicker.showing(studio.kinds, None, thumbnails=studio.examples[:, column]))
 
-    @polite
-    def read(path: str | None, centre: bool) -> tuple[np.ndarray, None, Any]:
+    def read(studio: Studio, path: str | None, centre: bool) -> tuple[np.ndarray, None, Any]:
         if path is None:
             raise ValueError("Choose a picture file first.")
-        return export.to_digit(export.read_picture(path), as_is=not centre), None, gr.Tabs(selected="draw")
+        return studio.taken(export.read_picture(path), as_is=not centre), None, gr.Tabs(selected="draw")
 
-    tab.tests.input(pick, [tab.tests, tab.column], tab.source, queue=False, api_name="_image_pick", **QUIET)
-    tab.shuffle.click(others, tab.column, [tab.column, tab.tests], queue=False, api_name="_image_others", **QUIET)
+    tab.tests.input(
+        shelf.on(pick), [lab.model, tab.tests, tab.column], tab.source, queue=False, api_name="_image_pick", **QUIET
+    )
+    tab.shuffle.click(
+        shelf.on(others), [lab.model, tab.column], [tab.column, tab.tests], queue=False, api_name="_image_others",
+        **QUIET,
+    )  # fmt: skip
     # A drawing is no test image: with none selected, each can be picked again.
     tab.source.input(lambda: None, None, tab.tests, queue=False, api_name="_image_drawn", **QUIET)
     # Queued like all that may refuse: an error outside the queue reaches no visitor.
     tab.upload.upload(
-        read, [tab.upload, tab.centre], [tab.source, tab.tests, tab.ways], api_name="_image_read", **QUIET
-    )
+        shelf.on(read), [lab.model, tab.upload, tab.centre], [tab.source, tab.tests, tab.ways],
+        api_name="_image_read", **QUIET,
+    )  # fmt: skip
 
     @polite
     def again(result: Result | None) -> tuple[Any, np.ndarray, None]:
@@ -239,6 +244,57 @@ def wire(studio: Studio, lab: Lab) -> None:
         lambda index: gr.skip() if index is None else STRENGTHS[index], tab.strip, tab.strength,
         queue=False, trigger_mode="always_last", api_name="_image_strength", **QUIET,
     )  # fmt: skip
+
+
+def look(studio: Studio, *inputs: Any) -> tuple[Any, ...]:
+    """Everything that follows from the picture and the settings, before any network call."""
+    try:
+        request = _request(studio, *inputs)
+        views, plan, *promises = _look(studio, request, export.to_pictures(request.image[None])[0])
+    except ValueError as error:
+        return (_line(str(error)), *[gr.skip()] * 3)
+    return (views, gr.update(info=plan), *promises)
+
+
+def under(studio: Studio, sketch: np.ndarray | None, centre: bool) -> np.ndarray | None:
+    """What the mask is painted on: the picture as the model gets it."""
+    try:
+        return None if sketch is None else seen(sketch, centre and studio.noun == "digit")
+    except ValueError:  # said by `look`
+        return sketch
+
+
+def turn(studio: Studio, *inputs: Any) -> Iterator[tuple[Any, ...]]:
+    """Turns the picture into the target and yields film, status and result."""
+    request, run, began, taken = _request(studio, *inputs), uuid.uuid4().hex[:8], time.monotonic(), []
+    total = request.steps_run(request.strength) + 1 if SAMPLERS[request.sampler].calls_per_step else None
+    running = studio.run(request)
+    try:
+        for step, due in paced(running):
+            taken.append(step)
+            if due:
+                noisy = export.to_pictures(studio.pipeline.preview(step)[0])[0]
+                live = frame(run, step.index, {"Result": noisy}, total=total, caption=_caption(step))
+            yield (live if due else gr.skip(), gr.skip(), gr.skip())
+    finally:
+        running.close()
+    result = studio.result(request, taken[-1], time.monotonic() - began)
+    yield _movie(studio, run, taken, result), _line(_account(studio, result)), result
+
+
+def climb(studio: Studio, *inputs: Any) -> Iterator[tuple[Any, ...]]:
+    """Does it at eight strengths at once and yields strip and status."""
+    request, began = _eight(_request(studio, *inputs)), time.monotonic()
+    running = studio.run(request)
+    try:
+        for step, due in paced(running):
+            if due:
+                live = grid(export.to_pictures(studio.pipeline.preview(step)[0]), done=False)
+            yield (live if due else gr.skip(), gr.skip())
+    finally:
+        running.close()
+    result = studio.result(request, step, time.monotonic() - began)
+    yield _ladder(result), _line(_strip_account(result))
 
 
 def seen(sketch: np.ndarray, centre: bool) -> np.ndarray:
@@ -260,11 +316,17 @@ def _settled(sketch: np.ndarray) -> bool:
 
 
 def _request(
-    sketch: np.ndarray | None, masked: Masked | None, centre: bool, target: str, strength: float, *settings: Any
+    studio: Studio,
+    sketch: np.ndarray | None,
+    masked: Masked | None,
+    centre: bool,
+    target: str,
+    strength: float,
+    *settings: Any,
 ) -> Request:
     if sketch is None:
         raise ValueError(EMPTY)
-    picture = seen(sketch, centre)
+    picture = seen(sketch, centre and studio.noun == "digit")
     painted = _over(masked, picture) and masked.mask.any()  # a mask belongs to the picture that it was painted on
     mask = torch.from_numpy(masked.mask)[None] if painted else None
     return controls.request(target, 1, *settings, image=export.to_image(picture), strength=strength, mask=mask)
@@ -289,16 +351,18 @@ def _look(studio: Studio, request: Request, picture: np.ndarray) -> tuple[str, s
     noised, rebuilt = studio.pipeline.preview(start)
     readings = studio.read(torch.cat([request.image[None].to(rebuilt), rebuilt]))
     sigma = f"σ\u00a0{float(start.sigma):.3g}"
+    coded = [(export.to_pictures(rebuilt)[0], "Through the VAE", _reads(readings[1]))] if studio.latent else []
     inside = _figures(
         (picture, "What the model sees", _reads(readings[0])),
-        (export.to_pictures(rebuilt)[0], "Through the VAE", _reads(readings[1])),
+        *coded,
         (export.to_pictures(noised)[0], "Noised start", sigma),
     )
     name = request.prompts[0]
+    doing = f"Turn it into {_a(name)}" if name else f"Make it another {studio.noun}"
     return (
         inside,
         _plan(request, sigma),
-        f"Turn it into {_a(name)} · {_seconds(studio.seconds(request))}",
+        f"{doing} · {_seconds(studio.seconds(request))}",
         f"Try eight strengths · {_seconds(studio.seconds(_eight(request)))}",
     )
 
@@ -306,7 +370,7 @@ def _look(studio: Studio, request: Request, picture: np.ndarray) -> tuple[str, s
 def _plan(request: Request, sigma: str) -> str:
     run = request.steps_run(request.strength)
     if run == 0:
-        plan = f"Runs 0 of {request.steps} steps: just through the VAE."
+        plan = f"Runs 0 of {request.steps} steps: nothing is denoised."
     elif SAMPLERS[request.sampler].calls_per_step:
         plan = f"Runs {run} of {request.steps} steps, starts at {sigma}."
     else:

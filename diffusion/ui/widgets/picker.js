@@ -4,8 +4,8 @@ const choices = element.querySelector('.choices');
 function build() {
   element.querySelector('legend').textContent = props.label;
   const entries = props.choices.map((choice, k) => ({ value: choice, text: choice, thumbnail: props.thumbnails[k] }));
-  if (props.each !== null) entries.unshift({ value: 'each', text: props.each, wide: true });
-  if (props.any !== null) entries.unshift({ value: '', text: props.any, wide: true });
+  if (props.each != null) entries.unshift({ value: 'each', text: props.each, wide: true });
+  if (props.any != null) entries.unshift({ value: '', text: props.any, wide: true });
   choices.replaceChildren(...entries.map(({ value, text, thumbnail, wide }) => {
     const entry = make('label', wide ? 'wide' : ''), face = make('span', 'face'), radio = make('input');
     Object.assign(radio, { type: 'radio', name: `${element.id}-choice`, value });

@@ -31,12 +31,13 @@ class DigitPicker(gr.HTML):
         """choices: prompts in order; thumbnails: none or one uint8 (28, 28) per choice; any, each: the texts of entries
         before them, whose values are the unconditional prompt "" and EACH; value: the first entry by default."""
         choices = [str(choice) for choice in choices]
-        if not choices or len(thumbnails) not in (0, len(choices)):
+        entries = _allowed(choices, any, each)
+        if not entries or len(thumbnails) not in (0, len(choices)):
             raise ValueError(
                 f"A picker needs choices, and no thumbnails or one for each; got {len(choices)} and {len(thumbnails)}."
             )
         super().__init__(
-            value=_allowed(choices, any, each)[0] if value is None else value,
+            value=entries[0] if value is None else value,
             label=label,
             html_template=TEMPLATE,
             css_template=asset("controls.css", "picker.css"),
@@ -51,20 +52,15 @@ class DigitPicker(gr.HTML):
 
     @staticmethod
     def showing(
-        choices: Sequence[str],
-        value: str | None = None,
-        *,
-        thumbnails: Sequence[np.ndarray] = (),
-        label: str | None = None,
+        choices: Sequence[str], value: str | None, *, thumbnails: Sequence[np.ndarray] = (), **more: Any
     ) -> dict[str, Any]:
-        """The update that shows other choices, for a handler to return; the first is selected by default."""
-        choices = [str(choice) for choice in choices]
-        update = {
-            "choices": choices,
+        """The properties that show other choices, for a constructor or a gr.update."""
+        return {
+            "choices": [str(choice) for choice in choices],
             "thumbnails": _encoded(thumbnails),
-            "value": choices[0] if value is None else value,
+            "value": value,
+            **more,
         }
-        return gr.update(**update) if label is None else gr.update(**update, label=label)
 
     def preprocess(self, payload: Any) -> str:
         """The selected prompt; gr.Error lists the choices where it is none of them."""
