@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from diffusion import checkpoints, data, export, model_card, training
 from diffusion.pipeline import choose_device
-from diffusion.recipe import read_recipe
+from diffusion.recipe import Recipe, image_shape, read_recipe
 
 STATE = "state.safetensors"
 
@@ -35,13 +35,13 @@ def main(arguments: list[str]) -> int:
         device = choose_device(options.device)
         use_threads(options.threads)
         if options.dry_run:
-            dry_run(training.Run(recipe, data.load(recipe.data, "train", options.data_dir), device), output)
+            dry_run(training.Run(recipe, pictures(recipe, options.data_dir), device), output)
             return 0
         if options.resume and is_finished(output):
             print(f"{recipe.name} is finished: see {output / 'README.md'}. A changed recipe needs another --output.")
         else:
             refuse_to_overwrite(output, options.resume)
-            run = training.Run(recipe, data.load(recipe.data, "train", options.data_dir), device)
+            run = training.Run(recipe, pictures(recipe, options.data_dir), device)
             if options.resume:
                 restore(run, output)
             if number := train(run, output):
@@ -61,7 +61,8 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("recipe", type=Path, help="a recipe.yaml")
-    parser.add_argument("--data-dir", type=Path, help="where the data sets lie or are downloaded to (default: data)")
+    parser.add_argument("--data-dir", type=Path, help="where the data sets lie or are downloaded to (default: data);"
+                        " with data folder, idx or celeba: where your own pictures lie")  # fmt: skip
     parser.add_argument("--output", type=Path, help="the folder to write to (default: the recipe's own)")
     parser.add_argument("--resume", action="store_true", help="go on from the state in the output folder")
     parser.add_argument("--set", type=setting, nargs="+", action="extend", default=[], metavar="section.key=value",
@@ -95,6 +96,14 @@ def use_threads(threads: int | None) -> None:
     if threads < 1:
         raise ValueError(f"--threads must be 1 or more, not {threads}.")
     torch.set_num_threads(threads)
+
+
+def pictures(recipe: Recipe, folder: Path | None) -> data.ImageData:
+    """The pictures to train on, in the shape that the model takes; says what they were before, if they were not."""
+    read = data.load(recipe.data, "train", folder, shape=image_shape(recipe))
+    if read.found:
+        print(read.found)
+    return read
 
 
 def is_finished(output: Path) -> bool:
@@ -196,9 +205,10 @@ def hardware(device: torch.device) -> str:
 def dry_run(run: training.Run, output: Path) -> None:
     """Show what would be trained on what, and for how long."""
     count, channels, height, width = run.images.shape
-    print(f"{run.recipe.data}: {count} images of {channels} x {height} x {width} in {len(run.data.classes)} classes")
     per_class = torch.bincount(run.data.labels, minlength=len(run.data.classes)).tolist()
-    print("  " + ", ".join(f"{name} ({n})" for name, n in zip(run.data.classes, per_class, strict=True)))
+    classes = [f"{name} ({n})" for name, n in zip(run.data.classes, per_class, strict=True) if name]
+    grouped = f"in {len(classes)} classes\n  {', '.join(classes)}" if classes else "without classes"
+    print(f"{run.recipe.data}: {count} images of {channels} x {height} x {width} {grouped}")
     output.mkdir(parents=True, exist_ok=True)
     batch = run.data.images[data.batch_indices(count, 64, run.recipe.seed, 0)]
     save_pictures(data.to_unit(batch).unflatten(0, (4, 16)), output / "batch.png")

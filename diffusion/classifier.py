@@ -88,7 +88,10 @@ class Classifier(nn.Module):
         """
         if data not in INSTRUMENTS:
             known = " and ".join(INSTRUMENTS)
-            raise ValueError(f"there is no classifier for the data set '{data}', but for {known}; train one for it.")
+            raise ValueError(
+                f"no classifier ships for '{data}', but for {known}: train one with checkpoints/mnist-classifier/"
+                f"recipe.yaml and --set data={data}, and name it with --classifier."
+            )
         return cls.load(INSTRUMENTS[data])
 
     def features(self, images: Tensor) -> Tensor:

@@ -70,7 +70,8 @@ def reconstruct(args: argparse.Namespace) -> None:
     if args.image:
         images = export.to_image(_read(args.image, pipeline, args.as_is))[None]
     else:
-        images = data.to_unit(data.load(pipeline.config.data, "test", args.data_dir).images[: args.count])
+        shape = pipeline.codec.image_shape
+        images = data.to_unit(data.load(pipeline.config.data, "test", args.data_dir, shape=shape).images[: args.count])
     export.check_grid(3 * len(images), pipeline.codec.image_shape[1:], len(images))
     rebuilt = pipeline.reconstruct(images).cpu()
     difference = (images - rebuilt).abs() - 1  # black where nothing was lost

@@ -1,7 +1,8 @@
 """Data sets as tensors that stay in memory, each class with its prompt."""
 
-from dataclasses import dataclass
-from functools import lru_cache
+import hashlib
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -9,6 +10,9 @@ import numpy as np
 import torch
 import torchvision
 from torch import Tensor
+
+from diffusion.folders import Labelled, read_celeba, read_folder, read_idx
+from diffusion.pictures import Shape, resize
 
 
 class Source(NamedTuple):
@@ -23,28 +27,77 @@ DATASETS = {
     "mnist": Source(torchvision.datasets.MNIST, tuple("0123456789")),
     "fashion-mnist": Source(torchvision.datasets.FashionMNIST, FASHION),
 }
+"""Data sets that can be fetched."""
+OWN = {"folder": read_folder, "idx": read_idx, "celeba": read_celeba}
+"""Data of one's own: what is in it, and which classes, only its files say."""
 
 
 @dataclass(frozen=True)
 class ImageData:
-    """One split: images uint8 (N, C, H, W), labels int64 (N,), and the prompt classes[label] of each label."""
+    """One split: images uint8 (N, C, H, W), labels int64 (N,), and the prompt classes[label] of each label.
+
+    Pictures without classes have the one class "". found: what the files held before it was brought to one shape.
+    """
 
     images: Tensor
     labels: Tensor
     classes: tuple[str, ...]
+    found: str = ""
+
+    @cached_property
+    def digest(self) -> str:
+        """16 hex digits that tell these pictures and labels from any others."""
+        digest = hashlib.sha256(self.images.contiguous().numpy())
+        digest.update(self.labels.contiguous().numpy())
+        return digest.hexdigest()[:16]
+
+
+def check_name(name: str) -> None:
+    """Raises ValueError unless it is a key of DATASETS or OWN."""
+    if name not in {**DATASETS, **OWN}:
+        raise ValueError(f"unknown data set '{name}'; the choices are {', '.join((*DATASETS, *OWN))}.")
 
 
 def load(
-    name: str, split: Literal["train", "test"], data_dir: Path | str | None = None, download: bool = True
+    name: str,
+    split: Literal["train", "test"],
+    data_dir: Path | str | None = None,
+    download: bool = True,
+    shape: Shape | None = None,
 ) -> ImageData:
-    """Read a data set from data_dir (default: the folder "data"), fetching it first where it is missing.
+    """Read a data set from data_dir; by default from the folder "data", fetching it first where it is missing.
 
+    shape: (C, H, W) to bring the pictures to; None leaves those of MNIST and IDX files as they are.
     Raises ValueError for an unknown name or split, for missing files that cannot be fetched, and for damaged files.
     """
-    if name not in DATASETS:
-        raise ValueError(f"unknown data set '{name}'; the choices are {', '.join(DATASETS)}.")
+    check_name(name)
     if split not in ("train", "test"):
         raise ValueError(f"unknown split '{split}'; the choices are train, test.")
+    if name in OWN:
+        if data_dir is None:
+            raise ValueError(f"{name} is data of your own: say where it lies with --data-dir.")
+        if shape is None and name != "idx":
+            raise ValueError(f"{name}: pictures of many sizes need one shape to be brought to, (C, H, W).")
+        return _labelled(name, OWN[name](Path(data_dir), split, shape), split)
+    data = _fetched(name, split, data_dir, download)
+    if shape in (None, tuple(data.images.shape[1:])):
+        return data
+    images, found = resize(data.images.squeeze(1).numpy(), shape)
+    return replace(data, images=images, found=found)
+
+
+def _labelled(name: str, data: Labelled, split: str) -> ImageData:
+    """Class names as labels."""
+    rows = {which: row for row, which in enumerate(data.classes)}
+    if strange := next((which for which in data.names if which not in rows), None):
+        raise ValueError(f"{name}: the {split} split holds the class '{strange}', which the training split lacks.")
+    if len(data.images) < 2:
+        raise ValueError(f"{name}: one picture is too few; give two or more, and hundreds for a model worth having.")
+    return ImageData(data.images, torch.tensor([rows[which] for which in data.names]), data.classes, data.found)
+
+
+def _fetched(name: str, split: str, data_dir: Path | str | None, download: bool) -> ImageData:
+    """MNIST or what looks like it, as torchvision lays it out."""
     dataset, classes = DATASETS[name]
     root = Path("data" if data_dir is None else data_dir)
     raw = root / dataset.__name__ / "raw"

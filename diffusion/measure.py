@@ -71,10 +71,9 @@ def _model(args: argparse.Namespace) -> dict[str, Any]:
         "guidance": best.guidance if args.guidance is None else args.guidance,
     }
     Request(seed=args.seed, **settings)
+    classifier = _classifier(args, pipeline)
     train, test = _data(args, pipeline, "train"), _data(args, pipeline, "test")
-    steps = measure(
-        pipeline, _classifier(args, pipeline), train, test, count=count, seed=args.seed, batch=batch, **settings
-    )
+    steps = measure(pipeline, classifier, train, test, count=count, seed=args.seed, batch=batch, **settings)
     report = _watch(steps)
     print(report.table())
     if args.neighbours:
@@ -92,10 +91,11 @@ def _sweep(args: argparse.Namespace) -> dict[str, Any]:
     pipeline, batch = _open(args)
     guidance = pipeline.config.defaults.guidance if args.guidance is None else args.guidance
     Request(seed=args.seed, guidance=guidance)
+    classifier = _classifier(args, pipeline)
     train, test = _data(args, pipeline, "train"), _data(args, pipeline, "test")
     steps = sweep(
         pipeline,
-        _classifier(args, pipeline),
+        classifier,
         train,
         test,
         samplers=samplers,

@@ -13,6 +13,8 @@ BARS = "▁▂▃▄▅▆▇█"
 LICENCE = "apache-2.0"
 HUB = {"mnist": "ylecun/mnist", "fashion-mnist": "zalando-datasets/fashion_mnist"}
 """What the Hugging Face Hub calls the data sets that it has."""
+OWN = {"folder": "a folder of pictures", "idx": "pictures in IDX files", "celeba": "CelebA"}
+"""What is read from --data-dir alone."""
 MEASURES = (
     ("recognised as prompted by the classifier", "{:.2%}", "accuracy", "test_accuracy"),
     ("the classifier's mean confidence", "{:.2%}", "confidence", "test_confidence"),
@@ -127,10 +129,12 @@ def _model(config: dict[str, Any], training: dict[str, Any], classifier: bool) -
 
 def _training(name: str, training: dict[str, Any]) -> str:
     minutes = sum(stage["seconds"] for stage in training["stages"].values()) / 60
+    data = training["data"]["name"]
+    where = " --data-dir FOLDER" if data in OWN else ""
     lines = [
-        f"The training split of {training['data']['name']}, {training['data']['images']:,} pictures, by `recipe.yaml`,"
+        f"The training split of {OWN.get(data, data)}, {training['data']['images']:,} pictures, by `recipe.yaml`,"
         " which holds every setting:",
-        f"```\npython train.py checkpoints/{name}/recipe.yaml --output runs/{name}\n```",
+        f"```\npython train.py checkpoints/{name}/recipe.yaml{where} --output runs/{name}\n```",
         f"{minutes:.3g} minutes of training steps on {training['hardware']}, PyTorch {training['torch']},"
         f" {training['date']}. The same recipe on the same machine and number of threads gives the same weights.",
         "| stage | steps | images seen | minutes | loss, from start to end | |\n|---|---|---|---|---|---|\n"
@@ -237,7 +241,7 @@ def _sweep(found: dict[str, Any], command: str) -> list[str]:
 
 
 def _limits(training: dict[str, Any], classifier: bool) -> str:
-    data = training["data"]["name"]
+    data = OWN.get(training["data"]["name"], training["data"]["name"])
     if classifier:
         return f"An instrument for {data}: it gives every picture one of its classes, even one that shows none."
     return (

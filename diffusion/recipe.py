@@ -1,23 +1,25 @@
 """Recipes: everything that it takes to train a checkpoint, as typed settings read from YAML."""
 
-import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 import yaml
 from pydantic import Field
 
 from diffusion.classifier import ClassifierConfig
 from diffusion.config import STRICT, dump, parse
-from diffusion.data import DATASETS, ImageData
-from diffusion.pipeline import ModelConfig
+from diffusion.data import DATASETS, ImageData, check_name
+from diffusion.pictures import Shape
+from diffusion.pipeline import CODECS, ModelConfig
 
 Positive = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
+UNREAD = ("one", "another")  # stands for classes that only the data knows, until it is read
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,13 @@ class VAEStage(Stage):
 
 @dataclass(frozen=True)
 class DenoiserStage(Stage):
-    """label_dropout: the share of prompts replaced by "", which is what classifier-free guidance steers away from."""
+    """label_dropout: the share of prompts replaced by "", which is what classifier-free guidance steers away from.
+
+    mirror: whether a picture turned left to right, as half of them then are by chance, is as good as the picture.
+    """
 
     label_dropout: Share = 0.1
+    mirror: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ class ClassifierStage(Stage):
 class Recipe:
     """What recipe.yaml says.
 
-    data: a key of DATASETS. model: the sections of ModelConfig, or of ClassifierConfig for a classifier stage.
+    data: a key of DATASETS or OWN. model: the sections of ModelConfig, or of ClassifierConfig for a classifier stage.
     vae, denoiser, classifier: the stages, run in this order; a stage that is left out is not run.
     """
 
@@ -118,53 +124,93 @@ def read_recipe(path: Path, overrides: Mapping[str, Any]) -> tuple[Recipe, dict[
     return recipe, mapping
 
 
-def model_config(recipe: Recipe, where: str = "recipe") -> ModelConfig | ClassifierConfig:
-    """The configuration of the model that a recipe trains, with what the data decides filled in.
+def model_config(recipe: Recipe, classes: Sequence[str], where: str = "recipe") -> ModelConfig | ClassifierConfig:
+    """The configuration of the model that a recipe trains on data of these classes.
 
     Raises ValueError in one sentence that begins with `where`.
     """
-    if recipe.data not in DATASETS:
-        raise ValueError(f"{where}: unknown data set '{recipe.data}'; the choices are {', '.join(DATASETS)}.")
     conditioner = recipe.model.get("conditioner", {})
     prompted = not isinstance(conditioner, dict) or conditioner.get("kind", "words") == "words"
-    classes = list(DATASETS[recipe.data].classes) if prompted else []
+    classes = list(classes) if prompted else []
     known = {"name": recipe.name, "data": recipe.data} if recipe.classifier is None else {}
     known |= {"classes": classes}
     if twice := sorted({*known, "engine"} & set(recipe.model)):
         raise ValueError(f"{where}: leave out 'model.{twice[0]}', it follows from the rest of the recipe.")
     if recipe.classifier:
+        if len(classes) < 2:
+            raise ValueError(f"{where}: a classifier needs two classes or more: one subfolder of pictures for each.")
         return parse(ClassifierConfig, recipe.model | known, f"{where}, model")
-    words = {"conditioner": {"vocabulary": classes, **conditioner}} if classes and isinstance(conditioner, dict) else {}
+    if classes == [""]:
+        raise ValueError(
+            f"{where}: the pictures have no classes to be prompted by: sort them into one subfolder for each, or --set"
+            " 'model.conditioner={kind: none}' model.network.cross_attention_dim=null for a model without prompts."
+        )
+    words = {}
+    if prompted and isinstance(conditioner, dict):
+        words = {"conditioner": {"kind": "words", "vocabulary": classes, **conditioner}}
     return parse(ModelConfig, recipe.model | known | words, f"{where}, model")
+
+
+def _unread(recipe: Recipe, where: str = "recipe") -> ModelConfig | ClassifierConfig:
+    """The configuration as far as it is known before the data is read."""
+    return model_config(recipe, DATASETS[recipe.data].classes if recipe.data in DATASETS else UNREAD, where)
+
+
+def image_shape(recipe: Recipe) -> Shape:
+    """(C, H, W) of the pictures that a recipe's model takes."""
+    config = _unread(recipe)
+    sizes = config if isinstance(config, ClassifierConfig) else config.codec
+    return sizes.channels, sizes.image_size, sizes.image_size
 
 
 def _check(recipe: Recipe, where: str) -> None:
     """What no single setting shows: whether stages and model fit together."""
-    stages, config = recipe.stages, model_config(recipe, where)
+    try:
+        check_name(recipe.data)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    stages, config = recipe.stages, _unread(recipe, where)
     if not stages:
         raise ValueError(f"{where}: there is nothing to train; add a stage: vae, denoiser or classifier.")
     if isinstance(config, ClassifierConfig) and len(stages) > 1:
         others = " and ".join(name for name in stages if name != "classifier")
         raise ValueError(f"{where}: a classifier is a model of its own; move {others} to another recipe.")
-    if isinstance(config, ModelConfig) and ("vae" in stages) != (config.codec.kind == "vae"):
-        problem = "the vae stage has nothing to train" if "vae" in stages else "nothing trains the vae; add a vae stage"
-        raise ValueError(f"{where}: {problem}, because model.codec.kind is {config.codec.kind}.")
+    if isinstance(config, ModelConfig):
+        _check_parts(config, stages, where)
     for name, stage in stages.items():
         if stage.warmup > stage.steps:
             raise ValueError(f"{where}: '{name}.warmup' is {stage.warmup}, more than its {stage.steps} steps.")
 
 
+def _check_parts(config: ModelConfig, stages: Mapping[str, Stage], where: str) -> None:
+    """Whether codec, conditioner and network fit, as `Pipeline` demands; the sentence is what to --set instead."""
+    if ("vae" in stages) != (config.codec.kind == "vae"):
+        problem = "the vae stage has nothing to train" if "vae" in stages else "nothing trains the vae; add a vae stage"
+        raise ValueError(f"{where}: {problem}, because model.codec.kind is {config.codec.kind}.")
+    with torch.device("meta"):  # its shapes without its weights
+        channels, size, _ = CODECS[config.codec.kind](config.codec).latent_shape
+    width = getattr(config.conditioner, "dim", None)
+    wanted = {"in_channels": channels, "out_channels": channels, "sample_size": size, "cross_attention_dim": width}
+    if wrong := {key: value for key, value in wanted.items() if getattr(config.network, key) != value}:
+        settings = " ".join(f"model.network.{key}={'null' if value is None else value}" for key, value in wrong.items())
+        raise ValueError(
+            f"{where}: the network does not fit the codec's states of {channels} x {size} x {size} and the prompts of"
+            f" {width or 'no'} numbers: --set {settings}."
+        )
+
+
 def identity(recipe: Recipe, data: ImageData) -> dict[str, Any]:
     """All that decides the weights, by dotted key: two runs with equal identities train alike on one machine."""
-    plain = dump(recipe) | {"model": dump(model_config(recipe))}
+    plain = dump(recipe) | {"model": dump(model_config(recipe, data.classes))}
     for key in ("name", "title", "description"):
         del plain[key]
     for key in ("name", "engine", "defaults", "grid"):
         plain["model"].pop(key, None)
     for stage in recipe.stages:
         del plain[stage]["sample_every"], plain[stage]["save_every"]
-    digest = hashlib.sha256(data.images.numpy().tobytes() + data.labels.numpy().tobytes()).hexdigest()
-    return _flat(plain) | {"images": len(data.images), "digest of the images": digest[:16]}
+        if plain[stage].get("mirror") is False:
+            del plain[stage]["mirror"]  # as in states from before it was a setting
+    return _flat(plain) | {"images": len(data.images), "digest of the images": data.digest}
 
 
 def _flat(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -28,6 +28,7 @@ from diffusion.pipeline import Pipeline, Request, with_codec_scale
 from diffusion.recipe import Recipe, Stage, differences, identity, model_config
 
 LEVELS = 8  # rows of the loss-by-noise-level table
+COLUMNS = 20  # classes that the sample pictures show at most
 
 
 class Level(NamedTuple):
@@ -62,7 +63,7 @@ class Run:
         self.recipe, self.data, self.device = recipe, data, device
         self.images = data.images.to(device)
         self._encoded: Tensor | None = None
-        config = model_config(recipe)
+        config = model_config(recipe, data.classes)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
             self.model = Classifier(config) if isinstance(config, ClassifierConfig) else Pipeline(config)
@@ -157,10 +158,17 @@ class Run:
         return tuple(Level(low, high, mean) for low, high, mean in zip(edges, edges[1:], means, strict=False))
 
     @torch.no_grad()
+    def encode(self, index: Tensor) -> Tensor:
+        """Training images (B,) as states (B, C, h, w); of N images, N + i is image i turned left to right."""
+        turned, index = (index.to(self.device) // len(self.images)).bool(), index.to(self.device) % len(self.images)
+        images = self.images[index]
+        return self.model.codec.encode(to_unit(torch.where(turned.view(-1, 1, 1, 1), images.flip(-1), images)))
+
     def latents(self) -> Tensor:
-        """The whole training set as states (N, C, h, w), encoded once: the codec no longer changes."""
+        """All training images as states, once: the codec no longer changes. With mirror, then all of them turned."""
         if self._encoded is None:
-            self._encoded = torch.cat([self.model.codec.encode(to_unit(part)) for part in self.images.split(500)])
+            count = len(self.images) * (2 if self.recipe.denoiser and self.recipe.denoiser.mirror else 1)
+            self._encoded = torch.cat([self.encode(part) for part in torch.arange(count).split(500)])
         return self._encoded
 
     def _set_latent_scale(self, scale: float) -> None:
@@ -173,16 +181,18 @@ class Run:
     def samples(self) -> Tensor | None:
         """What the model can do by now, always from the same noise: (rows, columns, C, H, W) in [-1, 1].
 
-        vae: training images, and below each its reconstruction. denoiser: one column a class. classifier: None.
+        vae: training images, and below each its reconstruction. denoiser: one column a class, the first 20 of them.
+        classifier: None.
         """
         if self.stage == "classifier":
             return None
         if self.stage == "vae":
-            originals = to_unit(self.images[:20]).unflatten(0, (2, -1))
+            index = batch_indices(len(self.images), 20, self.recipe.seed, 0)
+            originals = to_unit(self.images[index.to(self.device)]).unflatten(0, (2, -1))
             rebuilt = torch.stack([self.model.reconstruct(row) for row in originals])
             return torch.stack([originals, rebuilt], 1).flatten(0, 1)
         rows, config = 4, self.model.config
-        prompts = (config.classes or ("",) * 10) * rows
+        prompts = (config.classes[:COLUMNS] or ("",) * 10) * rows
         request = Request(prompts, count=len(prompts), **dump(config.defaults))
         *_, last = self.model.generate(request)
         return self.model.images(last, request).unflatten(0, (rows, -1))
@@ -306,18 +316,22 @@ def denoiser_objective(run: Run) -> Objective:
     It trains on posterior means, not samples: they are what `encode` gives for image-to-image, their spread is what the
     latent scale measures, and the decoder has learnt from samples to forgive errors around them.
     """
-    latents, schedule, dropout = run.latents(), run.model.config.schedule, run.recipe.denoiser.label_dropout
+    schedule, dropout, mirror = run.model.config.schedule, run.recipe.denoiser.label_dropout, run.recipe.denoiser.mirror
     conditioner, denoiser = run.live["conditioner"], run.live["denoiser"]
+    # An autoencoder's latents are kept; pixels are encoded as quickly as they are looked up.
+    states = run.latents().__getitem__ if "vae" in run.recipe.stages else run.encode
     classes = run.model.config.classes or ("",) * len(run.data.classes)
 
     def losses(index: Tensor, source: torch.Generator) -> Tensor:
-        x0 = latents[index.to(run.device)]
         dropped = torch.rand(len(index), generator=source) < dropout
         labels = run.data.labels[index].tolist()
         prompts = ["" if drop else classes[label] for drop, label in zip(dropped, labels, strict=True)]
         u = torch.arange(len(index)) + torch.rand(len(index), generator=source, dtype=torch.float64)
         sigma = schedule.sample(u / len(index)).float().to(run.device)
-        eps = torch.randn(x0.shape, generator=source).to(run.device)
+        eps = torch.randn(len(index), *run.model.codec.latent_shape, generator=source).to(run.device)
+        if mirror:
+            index = index + len(run.images) * torch.randint(2, index.shape, generator=source)
+        x0 = states(index.to(run.device))
         return denoiser.loss(x0, sigma, eps, conditioner(prompts))
 
     return losses

@@ -1,11 +1,13 @@
+import hashlib
 import shutil
 import urllib.request
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from diffusion.data import DATASETS, batch_indices, load, to_uint8, to_unit
+from diffusion.data import DATASETS, OWN, ImageData, batch_indices, load, to_uint8, to_unit
 
 DATA = Path(__file__).parent / "data"
 
@@ -22,10 +24,11 @@ def test_idx_files_load_offline_as_balanced_uint8_images(name, train, test):
         assert data.classes == DATASETS[name].classes
 
 
-def test_classes_are_distinct_one_word_prompts():
+def test_classes_are_distinct_prompts():
     for source in DATASETS.values():
         assert len(set(source.classes)) == 10
-        assert all(prompt and not prompt.isspace() and " " not in prompt for prompt in source.classes)
+        assert all(prompt and prompt == prompt.strip() for prompt in source.classes)
+    assert DATASETS["fashion-mnist"].classes[9] == "ankle boot"  # as Zalando's own list has it
 
 
 def test_images_and_labels_belong_together():
@@ -40,10 +43,37 @@ def test_the_default_folder_is_data_under_the_current_one(monkeypatch):
 
 
 def test_unknown_names_and_splits_list_the_choices():
-    with pytest.raises(ValueError, match="'cifar'; the choices are mnist, fashion-mnist"):
+    with pytest.raises(ValueError, match="'cifar'; the choices are mnist, fashion-mnist, folder, idx, celeba"):
         load("cifar", "train", DATA)
     with pytest.raises(ValueError, match="'validation'; the choices are train, test"):
         load("mnist", "validation", DATA)
+
+
+def test_own_data_needs_to_be_told_where_it_lies_and_what_shape_it_is_to_have(tmp_path):
+    for name in OWN:
+        with pytest.raises(ValueError, match=f"^{name} is data of your own: say where it lies with --data-dir"):
+            load(name, "train", shape=(1, 28, 28))
+    for name in ("folder", "celeba"):
+        with pytest.raises(ValueError, match="need one shape"):
+            load(name, "train", tmp_path)
+
+
+def test_digits_are_brought_to_a_models_shape():
+    small, whole = (load("mnist", "test", DATA, False, shape) for shape in ((1, 14, 14), (1, 28, 28)))
+    means = F.avg_pool2d(whole.images.float(), 2)
+    assert (small.images.float() - means).abs().max() <= 1  # rounded once across and once down
+    assert torch.equal(small.labels, whole.labels)
+    assert (whole.found, small.found) == ("", "300 pictures, 28 x 28, grey; resized to 14 x 14")
+    assert load("mnist", "test", DATA, False, (3, 28, 28)).images.shape == (300, 3, 28, 28)
+
+
+def test_the_digest_is_of_pictures_and_labels_and_stays_what_saved_states_hold():
+    data = load("mnist", "test", DATA, download=False)
+    known = hashlib.sha256(data.images.numpy().tobytes() + data.labels.numpy().tobytes()).hexdigest()[:16]
+    assert data.digest == known
+    assert ImageData(data.images.flip(0), data.labels, data.classes).digest != known
+    assert ImageData(data.images, data.labels.flip(0), data.classes).digest != known
+    assert ImageData(data.images[:, :, ::2], data.labels[:1], data.classes).digest != known  # a view with gaps
 
 
 def test_missing_files_are_named_with_their_place_and_their_source(tmp_path):

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 import train
 from diffusion import checkpoints, data, training
 from diffusion.classifier import Classifier
+from diffusion.denoiser import Denoiser
 from diffusion.model_card import write_card
 from diffusion.pipeline import Pipeline, Request
 from diffusion.recipe import read_recipe
@@ -48,6 +49,23 @@ LATENT = {
     },
     "vae": {"steps": 48, "kl_weight": 1e-3, **STEPS},
     "denoiser": {"steps": 48, "label_dropout": 0.2, **STEPS},
+}
+PIXELS = {
+    "name": "pixels",
+    "model": LATENT["model"]
+    | {
+        "codec": {"kind": "pixels"},
+        "network": LATENT["model"]["network"] | {"sample_size": 32, "in_channels": 1, "out_channels": 1},
+    },
+    "denoiser": {"steps": 3, "batch": 4, "warmup": 1},
+}
+COLOUR = PIXELS | {
+    "model": PIXELS["model"]
+    | {
+        "codec": {"kind": "pixels", "image_size": 16, "sample_size": 16, "channels": 3},
+        "network": PIXELS["model"]["network"] | {"sample_size": 16, "in_channels": 3, "out_channels": 3},
+    },
+    "denoiser": {"steps": 8, "mirror": True, "batch": 4, "warmup": 1, "save_every": 3, "sample_every": 6},
 }
 CLASSIFIER = {"name": "judge", "model": {"width": 4}, "classifier": {"steps": 48, **STEPS}}
 
@@ -307,8 +325,8 @@ def test_a_damaged_state_is_named(tmp_path, capsys):
         ("denoiser.warmup=500", "'denoiser.warmup' is 500, more than its 48 steps"),
         ("model.network.depth=3", "unknown key 'network.depth'"),
         ("model.name=x", "leave out 'model.name'"),
-        ("model.network.sample_size=16", "make them equal"),
-        ("data=cifar", "unknown data set 'cifar'; the choices are mnist, fashion-mnist"),
+        ("model.network.sample_size=16", "does not fit the codec's states of 2 x 8 x 8"),
+        ("data=cifar", "unknown data set 'cifar'; the choices are mnist, fashion-mnist, folder, idx, celeba"),
         ("name.first=x", "cannot set 'name.first', because 'name' is not a section"),
         ("classifier.steps=5", "a classifier is a model of its own"),
         ("vae=null", "add a vae stage"),
@@ -388,11 +406,147 @@ def test_the_learning_rate_warms_up_and_falls_to_zero(tmp_path):
 
 
 def test_pixel_models_train_without_a_vae(tmp_path):
-    network = LATENT["model"]["network"] | {"sample_size": 32, "in_channels": 1, "out_channels": 1}
-    model = LATENT["model"] | {"codec": {"kind": "pixels"}, "network": network}
-    recipe = {"name": "pixels", "model": model, "denoiser": {"steps": 3, "batch": 4, "warmup": 1}}
-    steps = list(new_run(tmp_path, recipe).train())
+    steps = list(new_run(tmp_path, PIXELS).train())
     assert [progress.step for progress in steps] == [1, 2, 3]
+
+
+def test_an_encoded_picture_and_its_mirror_image_are_what_the_codec_makes_of_them(tmp_path):
+    run = new_run(tmp_path, **{"denoiser.mirror": True})
+    count, index = len(run.images), torch.tensor([3, 5])
+    x = data.to_unit(run.images[index])
+    with torch.no_grad():
+        upright, turned = run.model.codec.encode(x), run.model.codec.encode(x.flip(-1))
+    assert torch.allclose(run.encode(index), upright, atol=1e-6)
+    assert torch.allclose(run.encode(index + count), turned, atol=1e-6)
+    assert run.latents().shape == (2 * count, 2, 8, 8)
+    assert torch.allclose(run.latents()[index + count], turned, atol=1e-6)
+    assert new_run(tmp_path).latents().shape == (count, 2, 8, 8)
+
+
+@pytest.mark.parametrize("recipe", [LATENT, PIXELS], ids=["latent", "pixels"])
+@pytest.mark.parametrize("mirror", [False, True])
+def test_mirroring_turns_half_of_the_pictures_and_changes_no_other_draw(recipe, mirror, tmp_path, monkeypatch):
+    """What the denoiser is given at a step, beside the pictures themselves: which of them are turned."""
+    seen = {}
+
+    def loss(self, x0, sigma, eps, context):
+        seen[mirrored] = (x0, sigma, eps, context)
+        return x0.flatten(1).mean(1)
+
+    monkeypatch.setattr(Denoiser, "loss", loss)
+    index = torch.arange(600)
+    for mirrored in (False, mirror):
+        run = new_run(tmp_path, recipe, **{"denoiser.mirror": mirrored})
+        run._enter("denoiser")
+        training.denoiser_objective(run)(index, training.generator(0, "denoiser", 0))
+    x0, *rest = seen[False]
+    assert torch.allclose(x0, run.encode(index), atol=1e-6)
+    assert all(torch.equal(a, b) for a, b in zip(rest, seen[mirror][1:], strict=True))
+    turned = torch.isclose(seen[mirror][0], run.encode(index + 600), atol=1e-6).flatten(1).all(1)
+    upright = torch.isclose(seen[mirror][0], x0, atol=1e-6).flatten(1).all(1)
+    assert (turned | upright).all()
+    assert (240 < turned.sum() < 360) if mirror else upright.all()
+
+
+# ---------------------------------------------------------------- data of one's own
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    """Twelve photographs of two kinds, of different sizes."""
+    for i in range(12):
+        folder = tmp_path / "photos" / ("sky" if i % 2 else "green field")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20 + i, 40 - i), (20, 40, 200) if i % 2 else (30, 180, 20)).save(folder / f"{i}.jpg")
+    return tmp_path / "photos"
+
+
+def test_a_folder_of_pictures_is_shown_trained_on_resumed_and_sampled(photos, tmp_path, monkeypatch, capsys):
+    path = write_recipe(tmp_path / "recipe", COLOUR)
+    flags = ["--data-dir", str(photos), "--device", "cpu", "--threads", "1", "--set", "data=folder", "name=mine"]
+    found = "12 pictures, from 20 x 40 to 30 x 30, RGB; cut to their centre squares; resized to 16 x 16"
+
+    assert train.main([str(path), *flags, "--output", str(tmp_path / "dry"), "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert found in said
+    assert "folder: 12 images of 3 x 16 x 16 in 2 classes\n  green field (6), sky (6)\n" in said
+    assert Image.open(tmp_path / "dry" / "batch.png").mode == "RGB"
+
+    assert train.main([str(path), *flags, "--output", str(tmp_path / "whole")]) == 0
+    steps = training.Run.train
+
+    def interrupted(self):
+        for progress in steps(self):
+            if progress.step == 5:
+                signal.raise_signal(signal.SIGTERM)
+            yield progress
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Run, "train", interrupted)
+        assert train.main([str(path), *flags, "--output", str(tmp_path / "out")]) == 128 + signal.SIGTERM
+    assert position(tmp_path / "out" / train.STATE) == ("denoiser", 5)
+    (photos / "sky" / "1.jpg").rename(tmp_path / "1.jpg")
+    assert train.main([str(path), *flags, "--output", str(tmp_path / "out"), "--resume"]) == 2
+    assert "images is 11 but was 12" in capsys.readouterr().err
+    (tmp_path / "1.jpg").rename(photos / "sky" / "1.jpg")
+    assert train.main([str(path), *flags, "--output", str(tmp_path / "out"), "--resume"]) == 0
+    assert_same_state(tmp_path / "out" / train.STATE, tmp_path / "whole" / train.STATE)
+
+    config = json.loads((tmp_path / "out" / "config.json").read_text(encoding="utf-8"))
+    assert (config["name"], config["data"], config["classes"]) == ("mine", "folder", ["green field", "sky"])
+    assert (tmp_path / "out" / "samples.png").exists()
+    assert str(tmp_path) not in "".join(f.read_text("utf-8") for f in (tmp_path / "out").iterdir() if f.suffix != ".png"
+                                        and f.suffix != ".safetensors")  # fmt: skip
+    again, _ = read_recipe(tmp_path / "out" / "recipe.yaml", {})
+    assert (again.data, again.name) == ("folder", "mine")
+    for used in photos.rglob("*.jpg"):
+        used.unlink()
+    pipeline = Pipeline.load(tmp_path / "out")
+    *_, last = pipeline.generate(Request(prompt="green field", count=2, steps=2))
+    assert pipeline.decode(last.x0).shape == (2, 3, 16, 16)
+
+
+def test_pictures_without_classes_train_a_model_without_prompts(photos, tmp_path, capsys):
+    for path in photos.rglob("*.jpg"):
+        path.rename(photos / path.name)
+    for folder in ("sky", "green field"):
+        (photos / folder).rmdir()
+    path = write_recipe(tmp_path / "recipe", COLOUR)
+    flags = ["--data-dir", str(photos), "--output", str(tmp_path / "out"), "--device", "cpu", "--set", "data=folder"]
+    assert train.main([str(path), *flags]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "'model.conditioner={kind: none}' model.network.cross_attention_dim=null" in said
+    flags += ["model.conditioner={kind: none}", "model.network.cross_attention_dim=null"]
+    assert train.main([str(path), *flags, "--dry-run"]) == 0
+    assert "folder: 12 images of 3 x 16 x 16 without classes\n" in capsys.readouterr().out
+    assert train.main([str(path), *flags]) == 0
+    pipeline = Pipeline.load(tmp_path / "out")
+    assert pipeline.config.classes == ()
+    *_, last = pipeline.generate(Request(count=2, steps=2))
+    assert pipeline.decode(last.x0).shape == (2, 3, 16, 16)
+
+
+def test_a_vae_learns_from_three_grey_pictures(tmp_path, capsys):
+    for i in range(3):
+        (tmp_path / "grey").mkdir(exist_ok=True)
+        Image.new("L", (28, 28), 80 * i).save(tmp_path / "grey" / f"{i}.png")
+    model = LATENT["model"] | {"conditioner": {"kind": "none"}}
+    model["network"] = model["network"] | {"cross_attention_dim": None}
+    short = {"steps": 2, "batch": 8, "warmup": 1}
+    recipe = {"name": "few", "data": "folder", "model": model, "vae": short, "denoiser": short | {"mirror": True}}
+    path = write_recipe(tmp_path / "recipe", recipe)
+    flags = ["--data-dir", str(tmp_path / "grey"), "--output", str(tmp_path / "out"), "--device", "cpu"]
+    assert train.main([str(path), *flags]) == 0
+    assert "3 pictures, 28 x 28, grey\n" in capsys.readouterr().out
+
+
+def test_a_dataset_of_many_classes_is_pictured_by_the_first_twenty(tmp_path):
+    run = new_run(tmp_path, PIXELS)
+    labels = torch.arange(30).repeat(20)
+    run = training.Run(run.recipe, data.ImageData(run.images, labels, tuple(f"c{i}" for i in range(30))), run.device)
+    run._enter("denoiser")
+    assert run.samples().shape == (4, 20, 1, 28, 28)
 
 
 # ---------------------------------------------------------------- the Hub
