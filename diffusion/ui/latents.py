@@ -256,6 +256,6 @@ def reason(studio: Studio) -> tuple[str, str]:
     return (
         "<table><thead><tr><td></td><th scope='col'>Real latents</th><th scope='col'>Noise</th></tr></thead>"
         f"<tbody>{''.join(rows)}</tbody></table>",
-        f"<p>Measured when the app started, on {len(real)} test pictures and {len(real)} draws of noise. A round trip "
-        "decodes a latent and encodes the picture again.</p>",
+        f"<p>Measured when the model was opened, on {len(real)} test pictures and {len(real)} draws of noise. A round "
+        "trip decodes a latent and encodes the picture again.</p>",
     )

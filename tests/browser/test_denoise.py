@@ -35,7 +35,7 @@ def run(page: Page, steps: int, sampler: str | None = None) -> None:
         page.get_by_role("option", name=sampler, exact=True).click()
     page.locator("#denoise-go").click()
     expect(page.locator("#denoise-player [data-done='1']")).to_have_attribute("data-frames", str(steps + 1))
-    expect(page.locator("#denoise-status")).not_to_contain_text("when the app started")
+    expect(page.locator("#denoise-status")).not_to_contain_text("when the model was opened")
 
 
 def scrubber(page: Page) -> Locator:
@@ -59,10 +59,10 @@ def film(page: Page, pane: int, frames: int) -> list[np.ndarray]:
     return found
 
 
-def test_opens_with_a_film_that_was_made_when_the_app_started(denoise: Page) -> None:
+def test_opens_with_a_film_that_was_made_when_the_model_was_opened(denoise: Page) -> None:
     player = denoise.locator("#denoise-player")
     expect(denoise.locator("#denoise-status")).to_contain_text(
-        re.compile(r"Made when the app started. From step \d+ of 20 on, every prediction is read as \d\.")
+        re.compile(r"Made when the model was opened. From step \d+ of 20 on, every prediction is read as \d\.")
     )
     expect(player.locator(".pane .name")).to_have_text(
         ["Noisy state, 4 × 8 × 8", "Noisy state, decoded", "Predicted picture"]
@@ -195,7 +195,7 @@ def test_a_seed_that_is_none_is_refused_in_words(denoise: Page) -> None:
     denoise.keyboard.press("Tab")
     denoise.locator("#denoise-go").click()
     expect(denoise.locator(".toast-body")).to_contain_text("seed must be")
-    expect(denoise.locator("#denoise-status")).to_contain_text("Made when the app started")
+    expect(denoise.locator("#denoise-status")).to_contain_text("Made when the model was opened")
 
 
 def test_the_adaptive_sampler_takes_steps_of_its_own(denoise: Page) -> None:

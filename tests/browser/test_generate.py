@@ -90,7 +90,7 @@ def toast(page: Page) -> str:
 
 def test_opens_with_digits_that_the_model_made(tab: Page, studio: Studio) -> None:
     assert np.array_equal(shown(tab), studio.opening.pictures)
-    expect(tab.locator("#generate-status")).to_contain_text("Made when the app started: ")
+    expect(tab.locator("#generate-status")).to_contain_text("Made when the model was opened: ")
     expect(tab.locator("#generate-status")).to_contain_text(studio.about)
     first = studio.opening.readings[0]
     expect(tab.locator("#generate-grid .cell").first).to_contain_text(f"{first.label} · {100 * first.confidence:.0f} %")
@@ -296,7 +296,7 @@ def test_links_that_ask_for_what_there_is_not(page: Page, app_url: str, studio: 
     assert np.array_equal(shown(page), studio.finish(request(guidance=studio.defaults["guidance"])).pictures)
     page.goto(f"{app_url}/?digit=10&count=" + "9" * 3000)
     expect(page.locator("#generate-notice li")).to_have_count(2)
-    expect(page.locator("#generate-status")).to_contain_text("Made when the app started: ")
+    expect(page.locator("#generate-status")).to_contain_text("Made when the model was opened: ")
 
 
 def select(page: Page, index: int) -> None:

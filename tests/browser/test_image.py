@@ -117,7 +117,7 @@ def bomb() -> bytes:
 
 def test_opens_with_a_3_that_became_an_8(image: Page, studio: Studio) -> None:
     assert (pad(image) == studio.examples[3, COLUMN]).all()
-    expect(image.locator("#image-status")).to_contain_text("Made when the app started")
+    expect(image.locator("#image-status")).to_contain_text("Made when the model was opened")
     expect(image.locator("#image-status")).to_contain_text(re.compile(r"reads 8, \d+%.*on CPU"))
     expect(image.locator("#image-player [data-done='1']")).to_have_attribute("data-frames", "13")
     expect(image.locator("#image-go")).to_have_text(re.compile(r"Turn it into an 8 · about \d+\.\d s"))
@@ -194,7 +194,7 @@ def test_draws_and_runs_by_keyboard_alone(image: Page) -> None:
     expect(image.locator("#image-go")).to_contain_text("Turn it into a 9")
     image.locator("#image-go").focus()
     image.keyboard.press("Enter")
-    expect(image.locator("#image-status")).not_to_contain_text("when the app started")
+    expect(image.locator("#image-status")).not_to_contain_text("when the model was opened")
 
 
 def test_reads_a_photo_of_a_digit(image: Page, studio: Studio) -> None:
@@ -249,7 +249,7 @@ def test_stops(image: Page) -> None:
     reached = position.inner_text()
     image.wait_for_timeout(600)
     assert position.inner_text() == reached != "100 / 100"
-    expect(image.locator("#image-status")).to_contain_text("when the app started")
+    expect(image.locator("#image-status")).to_contain_text("when the model was opened")
 
 
 def test_eight_strengths_share_one_noise(image: Page) -> None:

@@ -109,7 +109,7 @@ def agrees(page: Page, pipeline: Pipeline, picture: np.ndarray) -> None:
 def test_opens_with_a_picture_that_was_already_through(app: Page, pipeline: Pipeline, examples: np.ndarray) -> None:
     agrees(app, pipeline, examples[vae.FIRST])
     for status in ("#vae-status", "#vae-noise-status"):
-        expect(app.locator(status)).to_contain_text("Made when the app started.")
+        expect(app.locator(status)).to_contain_text("Made when the model was opened.")
         expect(app.locator(status)).to_contain_text("mnist-latent (")
     expect(app.locator("#vae-reason tbody tr")).to_have_count(4)
 
@@ -117,7 +117,7 @@ def test_opens_with_a_picture_that_was_already_through(app: Page, pipeline: Pipe
 def test_numbers_of_a_picked_digit_are_the_engines(app: Page, pipeline: Pipeline, examples: np.ndarray) -> None:
     pick(app, "picker", "7")
     agrees(app, pipeline, examples[7, 0])
-    expect(app.locator("#vae-status")).not_to_contain_text("started")
+    expect(app.locator("#vae-status")).not_to_contain_text("opened")
     app.get_by_role("button", name="Another like it").click()
     agrees(app, pipeline, examples[7, 1])
     app.get_by_role("button", name="Another like it").press("Enter")
@@ -231,7 +231,7 @@ def test_noise_leaves_for_pictures(app: Page, pipeline: Pipeline) -> None:
     before = pane(noise, 0)
     app.get_by_role("button", name="Other noise").click()
     status = app.locator("#vae-noise-status")
-    expect(status).not_to_contain_text("started")
+    expect(status).not_to_contain_text("opened")
     expect(status).to_contain_text(re.compile(r"Seeds \d+ to \d+, no prompt; .* calls in"))
     seed = int(re.search(r"Seeds (\d+)", status.inner_text())[1])
     steps = pipeline.config.defaults.steps
