@@ -94,8 +94,8 @@ def test_each_model_that_ships_tells_every_tab_the_same_things(name: str, shelf:
     """The outputs of an event are fixed when the page is built, for whichever model comes."""
     if name not in shelf.names:
         pytest.skip("a classifier")
-    from diffusion.ui.tabs import denoise, generate, image, vae
+    from diffusion.ui.tabs import compare, denoise, generate, image, noise, vae
 
     studio: Studio = shelf[name]
-    for tab in (generate, denoise, image, vae):
+    for tab in (generate, denoise, image, vae, noise, compare):
         assert list(tab.shown(studio)) and set(tab.shown(studio)) == set(tab.shown(shelf.default))

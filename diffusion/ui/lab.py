@@ -10,7 +10,7 @@ import gradio as gr
 
 if TYPE_CHECKING:
     from diffusion.ui.studio import Studio
-    from diffusion.ui.tabs import denoise, generate, image, vae
+    from diffusion.ui.tabs import compare, denoise, generate, image, noise, vae
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class Lab:
     denoise: denoise.Handles
     image: image.Handles
     vae: vae.Handles
+    noise: noise.Handles
+    compare: compare.Handles
 
 
 def following(own: Any, studio: Studio) -> list[gr.components.Component]:

@@ -47,7 +47,7 @@ def wire(shelf: Shelf, lab: Lab) -> None:
 
     turned = {"api_visibility": "private", "show_progress": "minimal", "trigger_mode": "always_last", **ENGINE}
     lab.shown.change(shelf.on(turn), [lab.shown, lab.pending], outputs, api_name="_generate_turn", **turned)
-    for name in ("denoise", "image", "vae"):
+    for name in ("denoise", "image", "vae", "noise", "compare"):
         own = getattr(lab, name)
         lab.shown.change(
             shelf.on(partial(updates, own)),

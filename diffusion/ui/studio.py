@@ -128,7 +128,7 @@ class Studio:
         Raises:
             ValueError: the request is more than one visitor may ask for here.
         """
-        limits, work = self.limits, self._work(request)
+        limits, work = self.limits, self.work(request)
         if request.count > limits.count:
             raise ValueError(f"At most {limits.count} images at once here, not {request.count}.")
         if request.steps > limits.steps:
@@ -180,12 +180,13 @@ class Studio:
         per_step = SAMPLERS[request.sampler].calls_per_step
         return per_step * max(map(request.steps_run, request.strengths)) if per_step else ODE_CALLS
 
-    def _work(self, request: Request) -> int:
+    def work(self, request: Request) -> int:
+        """Network evaluations: images x calls, guidance counting twice."""
         return self.calls(request) * request.count * (1 if request.guidance == 1 else 2)
 
     def seconds(self, request: Request) -> float:
         """How long a request will take here while it is shown, from the measurement made at start."""
-        return (self.calls(request) * self._base + self._work(request) * self._each) / (1 - SHOWING)
+        return (self.calls(request) * self._base + self.work(request) * self._each) / (1 - SHOWING)
 
     def _measure(self) -> tuple[float, float]:
         """Seconds per network call: a fixed part and a part per image, from the quickest runs of 1 and 16 images."""

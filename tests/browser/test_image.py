@@ -12,8 +12,9 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
+from diffusion.ui.becoming import STRENGTHS, seen
 from diffusion.ui.studio import Studio
-from diffusion.ui.tabs.image import COLUMN, STRENGTHS, seen
+from diffusion.ui.tabs.image import COLUMN
 
 WCAG = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
 

@@ -82,12 +82,12 @@ class DigitPicker(gr.HTML):
         return {"type": "string", "enum": _allowed(self.props["choices"], self.props["any"], self.props["each"])}
 
     def example_payload(self) -> str:
-        """The first choice."""
-        return self.props["choices"][0]
+        """The first entry."""
+        return _allowed(self.props["choices"], self.props["any"], self.props["each"])[0]
 
     def example_value(self) -> str:
-        """The first choice."""
-        return self.props["choices"][0]
+        """The first entry."""
+        return _allowed(self.props["choices"], self.props["any"], self.props["each"])[0]
 
 
 def _allowed(choices: list[str], any: str | None, each: str | None) -> list[str]:

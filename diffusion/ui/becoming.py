@@ -1,0 +1,250 @@
+"""What the Image tab shows: a picture as the model gets it, on its way from there, and what it became."""
+
+import base64
+import html
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from io import BytesIO
+from typing import Any
+
+import gradio as gr
+import numpy as np
+import torch
+from PIL import Image
+
+from diffusion import export
+from diffusion.pipeline import Request
+from diffusion.samplers import SAMPLERS, Step
+from diffusion.ui import controls
+from diffusion.ui.studio import Reading, Result, Studio, paced
+from diffusion.ui.widgets import Masked, film, frame, grid
+
+STRENGTHS = (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)  # closer where a digit changes its class
+EMPTY = "There is no picture yet: draw one, take a test image or upload a photo."
+INSIDE_CSS = """
+.inside { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 12px; }
+figure { margin: 0; min-width: 0; }
+img { display: block; width: 100%; aspect-ratio: 1; background: var(--lab-paper); image-rendering: pixelated;
+  border-radius: var(--radius-md); box-shadow: 0 0 0 1px var(--lab-line); }
+figcaption { margin-top: var(--spacing-sm); font-size: var(--text-xs); line-height: 1.4; }
+figcaption span { display: block; color: var(--body-text-color-subdued); font-variant-numeric: tabular-nums; }
+"""
+
+
+def look(studio: Studio, *inputs: Any) -> tuple[Any, ...]:
+    """Everything that follows from the picture and the settings, before any network call."""
+    try:
+        request = asked(studio, *inputs)
+        views, plan, *promises = glimpse(studio, request, export.to_pictures(request.image[None])[0])
+    except ValueError as error:
+        return (line(str(error)), *[gr.skip()] * 3)
+    return (views, gr.update(info=plan), *promises)
+
+
+def under(studio: Studio, sketch: np.ndarray | None, centre: bool) -> np.ndarray | None:
+    """What the mask is painted on: the picture as the model gets it."""
+    try:
+        return None if sketch is None else seen(sketch, centre and studio.noun == "digit")
+    except ValueError:  # said by `look`
+        return sketch
+
+
+def turn(studio: Studio, *inputs: Any) -> Iterator[tuple[Any, ...]]:
+    """Turns the picture into the target and yields film, status and result."""
+    request, run, began, taken = asked(studio, *inputs), uuid.uuid4().hex[:8], time.monotonic(), []
+    total = request.steps_run(request.strength) + 1 if SAMPLERS[request.sampler].calls_per_step else None
+    running = studio.run(request)
+    try:
+        for step, due in paced(running):
+            taken.append(step)
+            if due:
+                noisy = export.to_pictures(studio.pipeline.preview(step)[0])[0]
+                live = frame(run, step.index, {"Result": noisy}, total=total, caption=_caption(step))
+            yield (live if due else gr.skip(), gr.skip(), gr.skip())
+    finally:
+        running.close()
+    result = studio.result(request, taken[-1], time.monotonic() - began)
+    yield movie(studio, run, taken, result), line(account(studio, result)), result
+
+
+def climb(studio: Studio, *inputs: Any) -> Iterator[tuple[Any, ...]]:
+    """Does it at eight strengths at once and yields strip and status."""
+    request, began = eight(asked(studio, *inputs)), time.monotonic()
+    running = studio.run(request)
+    try:
+        for step, due in paced(running):
+            if due:
+                live = grid(export.to_pictures(studio.pipeline.preview(step)[0]), done=False)
+            yield (live if due else gr.skip(), gr.skip())
+    finally:
+        running.close()
+    result = studio.result(request, step, time.monotonic() - began)
+    yield ladder(result), line(strip_account(result))
+
+
+def seen(sketch: np.ndarray, centre: bool) -> np.ndarray:
+    """What the model gets for a sketch, uint8 (28, 28): brought into MNIST's form unless it has that form already.
+
+    Raises:
+        ValueError: there is no ink to centre.
+    """
+    return export.to_digit(Image.fromarray(sketch)) if centre and not _settled(sketch) else sketch
+
+
+def _settled(sketch: np.ndarray) -> bool:
+    """About 20 pixels long or wide with its mass on the centre, as all of MNIST is: to resample it would only blur."""
+    places = np.argwhere(sketch > 64)
+    if not len(places):
+        return False
+    middle = (np.argwhere(sketch) * sketch[sketch > 0][:, None].astype(float)).sum(0) / sketch.sum(dtype=float)
+    return abs(np.ptp(places, axis=0).max() + 1 - 20) <= 2 and bool((abs(middle - 14) <= 1.5).all())
+
+
+def asked(
+    studio: Studio,
+    sketch: np.ndarray | None,
+    masked: Masked | None,
+    centre: bool,
+    target: str,
+    strength: float,
+    *settings: Any,
+) -> Request:
+    if sketch is None:
+        raise ValueError(EMPTY)
+    picture = seen(sketch, centre and studio.noun == "digit")
+    painted = _over(masked, picture) and masked.mask.any()  # a mask belongs to the picture that it was painted on
+    mask = torch.from_numpy(masked.mask)[None] if painted else None
+    return controls.request(target, 1, *settings, image=export.to_image(picture), strength=strength, mask=mask)
+
+
+def _over(masked: Masked | None, picture: np.ndarray) -> bool:
+    """Whether the mask pad shows this picture."""
+    return masked is not None and bool((masked.picture == picture).all())
+
+
+def eight(request: Request) -> Request:
+    """The same request at eight strengths in one batch; one seed for all, so that only the strength differs."""
+    count = len(STRENGTHS)
+    return replace(request, count=count, seed=(request.seed,) * count, strength=STRENGTHS)
+
+
+def glimpse(studio: Studio, request: Request, picture: np.ndarray) -> tuple[str, str, str, str]:
+    """The three pictures inside, the plan, and what the two buttons promise."""
+    steps = studio.pipeline.generate(request)
+    start = next(steps)  # comes before the first network call: cheap enough to follow a slider
+    steps.close()
+    noised, rebuilt = studio.pipeline.preview(start)
+    readings = studio.read(torch.cat([request.image[None].to(rebuilt), rebuilt]))
+    sigma = f"σ\u00a0{float(start.sigma):.3g}"
+    coded = [(export.to_pictures(rebuilt)[0], "Through the VAE", _reads(readings[1]))] if studio.latent else []
+    inside = _figures(
+        (picture, "What the model sees", _reads(readings[0])),
+        *coded,
+        (export.to_pictures(noised)[0], "Noised start", sigma),
+    )
+    name = request.prompts[0]
+    doing = f"Turn it into {_a(name)}" if name else f"Make it another {studio.noun}"
+    return (
+        inside,
+        _plan(request, sigma),
+        f"{doing} · {_seconds(studio.seconds(request))}",
+        f"Try eight strengths · {_seconds(studio.seconds(eight(request)))}",
+    )
+
+
+def _plan(request: Request, sigma: str) -> str:
+    run = request.steps_run(request.strength)
+    if run == 0:
+        plan = f"Runs 0 of {request.steps} steps: nothing is denoised."
+    elif SAMPLERS[request.sampler].calls_per_step:
+        plan = f"Runs {run} of {request.steps} steps, starts at {sigma}."
+    else:
+        plan = f"Starts at {sigma} and chooses its own steps."
+    return plan if request.mask is None else f"{plan} Only {int(request.mask.sum())} painted pixels may change."
+
+
+def movie(studio: Studio, run: str, taken: Sequence[Step], result: Result) -> dict[str, Any]:
+    """The run as a film: the noised start, the noisy state after each step, and the result in the end's place."""
+    states = torch.cat([step.x for step in taken])
+    sigmas = torch.stack([step.sigma.reshape(()) for step in taken])
+    noisy, _ = studio.pipeline.preview(Step(0, sigmas, states, states, 0))
+    pictures = np.concatenate([export.to_pictures(noisy)[:-1], result.pictures])
+    captions = [*map(_caption, taken[:-1]), f"After {_steps(taken[-1].index)}: the result."]
+    return film(run, {"Result": pictures}, captions=captions, ends=("noised", "result"))
+
+
+def _caption(step: Step) -> str:
+    what = "Your picture with noise added" if step.index == 0 else f"After {_steps(step.index)}"
+    return f"{what}, σ = {float(step.sigma):.3g}."
+
+
+def ladder(result: Result) -> dict[str, Any]:
+    """The eight pictures, each with its strength and steps, and a mark where the classifier reads the target."""
+    request = result.request
+    captions = [f"{s:g} · {_steps(request.steps_run(s))}" for s in request.strengths]
+    marks = ["agree" if r.label == p else None for r, p in zip(result.readings, request.prompts, strict=True)]
+    return grid(result.pictures, captions=captions, marks=marks)
+
+
+def account(studio: Studio, result: Result) -> str:
+    request, reading = result.request, result.readings[0]
+    kept = "" if request.mask is None else f" {int((request.mask == 0).sum())} pixels are yours, unchanged."
+    return (
+        f"{_calls(result.calls)}, {result.seconds:.1f} s. The classifier reads {reading.label}, "
+        f"{reading.confidence:.0%}.{kept} Weights {studio.about}."
+    )
+
+
+def strip_account(result: Result) -> str:
+    labels = ", ".join(reading.label for reading in result.readings)
+    return (
+        f"One noise for all eight; only the strength differs. The classifier reads {labels}. "
+        f"{_calls(result.calls)} for the whole batch, {result.seconds:.1f} s. Select one to take over its strength."
+    )
+
+
+def picked(result: Result | None) -> np.ndarray:
+    if result is None:
+        raise ValueError("There is no result any more: make it again.")
+    return result.pictures[0]
+
+
+def _figures(*figures: tuple[np.ndarray, str, str]) -> str:
+    """Small pictures in a row, each with a title and a line below."""
+    parts = []
+    for picture, title, line in figures:
+        file = BytesIO()
+        Image.fromarray(picture).save(file, "PNG")
+        text = base64.b64encode(file.getvalue()).decode()
+        title, line = html.escape(title), html.escape(line)
+        parts.append(
+            f'<figure><img src="data:image/png;base64,{text}" alt="{title}"><figcaption>{title}<span>{line}</span>'
+            "</figcaption></figure>"
+        )
+    return f'<div class="inside">{"".join(parts)}</div>'
+
+
+def line(text: str) -> str:
+    return f'<p role="status">{html.escape(text)}</p>'
+
+
+def _reads(reading: Reading) -> str:
+    return f"reads {reading.label}, {reading.confidence:.0%}"
+
+
+def _a(name: str) -> str:
+    return f"{'an' if name[:1].lower() in tuple('8aeiou') else 'a'} {name}"
+
+
+def _steps(count: int) -> str:
+    return f"{count} step{'' if count == 1 else 's'}"
+
+
+def _calls(count: int) -> str:
+    return f"{count} network call{'' if count == 1 else 's'}"
+
+
+def _seconds(seconds: float) -> str:
+    return f"about {max(seconds, 0.1):.1f} s" if seconds < 10 else f"about {seconds:.0f} s"
