@@ -82,8 +82,8 @@ def test_an_update_of_a_widget_brings_all_its_properties() -> None:
         "state": {"value": 5},
     }
     own.shown = lambda studio: shown
-    assert following(own, None) == [own.picker, own.pad, own.note, own.state]
-    picker, pad, note, state = updates(own, None)
+    assert following(own, None) == [own.note, own.pad, own.picker, own.state]  # by name, whatever the order above
+    note, pad, picker, state = updates(own, None)
     assert picker.keys() >= own.picker.props.keys() and picker["choices"] == ["b", "c"] and picker["each"] == "Each"
     assert pad is None and state == 5
     assert note["value"] == "y" and note["visible"] is False

@@ -199,8 +199,8 @@ def _facts(result: Result, recorded: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _said(reading: Reading) -> dict[str, Any]:
-    return {"label": reading.label, "confidence": round(reading.confidence, 4)}
+def _said(reading: Reading | None) -> dict[str, Any] | None:
+    return reading and {"label": reading.label, "confidence": round(reading.confidence, 4)}
 
 
 def _file(path: Path) -> dict[str, Any]:

@@ -184,23 +184,21 @@ def ladder(result: Result) -> dict[str, Any]:
     """The eight pictures, each with its strength and steps, and a mark where the classifier reads the target."""
     request = result.request
     captions = [f"{s:g} · {_steps(request.steps_run(s))}" for s in request.strengths]
-    marks = ["agree" if r.label == p else None for r, p in zip(result.readings, request.prompts, strict=True)]
+    marks = ["agree" if r and r.label == p else None for r, p in zip(result.readings, request.prompts, strict=True)]
     return grid(result.pictures, captions=captions, marks=marks)
 
 
 def account(studio: Studio, result: Result) -> str:
     request, reading = result.request, result.readings[0]
     kept = "" if request.mask is None else f" {int((request.mask == 0).sum())} pixels are yours, unchanged."
-    return (
-        f"{_calls(result.calls)}, {result.seconds:.1f} s. The classifier reads {reading.label}, "
-        f"{reading.confidence:.0%}.{kept} Weights {studio.about}."
-    )
+    return f"{_calls(result.calls)}, {result.seconds:.1f} s.{_said(reading)}{kept} Weights {studio.about}."
 
 
 def strip_account(result: Result) -> str:
-    labels = ", ".join(reading.label for reading in result.readings)
+    labels = ", ".join(reading.label for reading in result.readings if reading)
+    said = f"The classifier reads {labels}. " if labels else ""
     return (
-        f"One noise for all eight; only the strength differs. The classifier reads {labels}. "
+        f"One noise for all eight; only the strength differs. {said}"
         f"{_calls(result.calls)} for the whole batch, {result.seconds:.1f} s. Select one to take over its strength."
     )
 
@@ -230,8 +228,12 @@ def line(text: str) -> str:
     return f'<p role="status">{html.escape(text)}</p>'
 
 
-def _reads(reading: Reading) -> str:
-    return f"reads {reading.label}, {reading.confidence:.0%}"
+def _reads(reading: Reading | None) -> str:
+    return f"reads {reading.label}, {reading.confidence:.0%}" if reading else ""
+
+
+def _said(reading: Reading | None) -> str:
+    return f" The classifier {_reads(reading)}." if reading else ""
 
 
 def _a(name: str) -> str:

@@ -34,16 +34,13 @@ class Lab:
 
 
 def following(own: Any, studio: Studio) -> list[gr.components.Component]:
-    """The components of a tab that depend on the model; the same for every model."""
-    return [attrgetter(name)(own) for name in own.shown(studio)]
+    """The components of a tab that depend on the model, in an order that is the same for every model."""
+    return [attrgetter(name)(own) for name in sorted(own.shown(studio))]
 
 
 def updates(own: Any, studio: Studio) -> list[Any]:
     """What a handler returns so that these components show a model."""
-    return [
-        _update(component, properties)
-        for component, properties in zip(following(own, studio), own.shown(studio).values(), strict=True)
-    ]
+    return [_update(attrgetter(name)(own), properties) for name, properties in sorted(own.shown(studio).items())]
 
 
 def _update(component: gr.components.Component, properties: dict[str, Any]) -> Any:

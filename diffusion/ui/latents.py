@@ -85,7 +85,7 @@ def through(studio: Studio, picture: np.ndarray, when: str = "") -> tuple[str, s
         f"Bytes ({str(z.dtype).removeprefix('torch.')})": f"{picture.nbytes} → {z[0].nbytes}",
         "PSNR": _decibels(psnr(rebuilt, image)),
         "SSIM": f"{ssim(rebuilt, image):.4f}",
-        "The classifier reads": f"{html.escape(before.label)} → {html.escape(after.label)}",
+        "The classifier reads": " → ".join(html.escape(each.label) if each else "–" for each in (before, after)),
     }
     rows = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts.items())
     return (
@@ -127,8 +127,8 @@ def _img(pixels: np.ndarray, alt: str) -> str:
     )
 
 
-def _reading(reading: Reading) -> str:
-    return f"{reading.label} ({reading.confidence:.0%})"
+def _reading(reading: Reading | None) -> str:
+    return f"{reading.label} ({reading.confidence:.0%})" if reading else "nothing, without a classifier"
 
 
 def _decibels(value: float) -> str:

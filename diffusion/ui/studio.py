@@ -1,10 +1,10 @@
-"""A model in the app: the classifier that reads its pictures, limits, test pictures, and what a run costs here."""
+"""A model in the app: the classifier that reads its pictures, limits, examples, and what a run costs here."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -15,12 +15,13 @@ from PIL import Image
 from torch import Tensor
 
 from diffusion.autoencoder import VAE
-from diffusion.classifier import Classifier
+from diffusion.classifier import INSTRUMENTS, Classifier
 from diffusion.export import fingerprint, fit, to_digit, to_pictures
 from diffusion.pipeline import Pipeline, Request
 from diffusion.samplers import SAMPLERS, Step
 
 EXAMPLES = Path(__file__).parent / "examples"  # {data set}.png: test images, a row for each class
+SIZE = 28, 28  # of examples
 NOUNS = {"mnist": "digit", "fashion-mnist": "garment"}
 FRAME = 1 / 24  # seconds; a browser merges what comes faster
 SHOWING = 1 / 5  # of the time at most goes into frames: decoding one costs about half a network call
@@ -53,12 +54,12 @@ class Reading:
 
 @dataclass(frozen=True)
 class Result:
-    """A finished run of a model: pictures uint8 (N, H, W), the classifier's readings, network calls and seconds."""
+    """A model's finished run: pictures uint8 (N, H, W) or (N, H, W, 3), their readings, network calls and seconds."""
 
     model: str
     request: Request
     pictures: np.ndarray
-    readings: tuple[Reading, ...]
+    readings: tuple[Reading | None, ...]
     calls: int
     seconds: float
 
@@ -67,26 +68,25 @@ class Studio:
     """Runs requests one at a time and knows how long they take; everything that the tabs share and no tab owns."""
 
     def __init__(
-        self, pipeline: Pipeline, classifier: Classifier, limits: Limits = Limits(), engine: Lock | None = None
+        self, pipeline: Pipeline, classifier: Classifier | None, limits: Limits = Limits(), engine: Lock | None = None
     ) -> None:
-        """engine: the lock that all models of this machine share."""
+        """classifier: None where there is none for the model's data; engine: the lock that all models here share."""
         self.pipeline, self.classifier, self.limits = pipeline, classifier, limits
         self.name, self.classes = pipeline.config.name, pipeline.config.classes
         self.noun = NOUNS.get(pipeline.config.data, "picture")
-        self.kinds = classifier.config.classes
-        self.size = pipeline.codec.image_shape[-1]
         self.weights = fingerprint(pipeline)[:8]
-        self.examples = _examples(pipeline.config.data, self.size)
         self._engine = engine or Lock()
         self._base, self._each = self._measure()
-        prompt, count = self.classes * 2 or "", 2 * len(self.classes) or 20
-        self.opening = self.finish(Request(prompt=prompt, count=count, seed=7, **self.defaults))
+        prompts = self.classes[: limits.count // 2] * 2
+        self.opening = self.finish(Request(prompts or "", count=len(prompts) or 20, seed=7, **self.defaults))
+        self.kinds, self.examples = self._examples()
 
     @classmethod
     def load(cls, checkpoint: str, device: str, limits: Limits = Limits(), engine: Lock | None = None) -> Studio:
         """Opens a checkpoint by name, folder or Hub id, and the classifier of its data set."""
         pipeline = Pipeline.load(checkpoint).to(device)
-        return cls(pipeline, Classifier.of(pipeline.config.data).to(device), limits, engine)
+        known = pipeline.config.data in INSTRUMENTS
+        return cls(pipeline, Classifier.of(pipeline.config.data).to(device) if known else None, limits, engine)
 
     @property
     def latent(self) -> bool:
@@ -94,9 +94,23 @@ class Studio:
         return isinstance(self.pipeline.codec, VAE)
 
     @property
-    def thumbnails(self) -> Sequence[np.ndarray]:
-        """A test picture of each class to go with its name; digits speak for themselves."""
-        return [] if self.noun == "digit" else list(self.examples[: len(self.classes), 0])
+    def drawable(self) -> bool:
+        """Whether its pictures are what the pads of the app draw."""
+        return self.pipeline.codec.image_shape == (1, *SIZE)
+
+    @property
+    def thumbnails(self) -> list[np.ndarray]:
+        """A picture of each class to go with its name; digits speak for themselves."""
+        return [] if self.noun == "digit" else self.faces
+
+    @property
+    def faces(self) -> list[np.ndarray]:
+        """A picture of each class, or none where not every class has one."""
+        return list(self.nth(0)) if self.classes == self.kinds else []
+
+    def nth(self, nth: int) -> np.ndarray:
+        """The nth example of every kind, uint8 (kinds, 28, 28); after the last comes the first."""
+        return self.examples[:, nth % self.examples.shape[1]]
 
     @property
     def defaults(self) -> dict[str, str | int | float]:
@@ -169,8 +183,10 @@ class Studio:
         return Result(self.name, request, to_pictures(pictures), self.read(pictures), last.calls, seconds)
 
     @torch.no_grad()
-    def read(self, pictures: Tensor) -> tuple[Reading, ...]:
-        """The classifier's reading of pictures (N, C, H, W) in [-1, 1]."""
+    def read(self, pictures: Tensor) -> tuple[Reading | None, ...]:
+        """The classifier's reading of pictures (N, C, H, W) in [-1, 1], of each None where there is no classifier."""
+        if self.classifier is None:
+            return (None,) * len(pictures)
         confidence, label = self.classifier(pictures.to(self.pipeline.device)).softmax(1).max(1)
         names = self.classifier.config.classes
         return tuple(Reading(names[k], c) for k, c in zip(label.tolist(), confidence.tolist(), strict=True))
@@ -187,6 +203,18 @@ class Studio:
     def seconds(self, request: Request) -> float:
         """How long a request will take here while it is shown, from the measurement made at start."""
         return (self.calls(request) * self._base + self.work(request) * self._each) / (1 - SHOWING)
+
+    def _examples(self) -> tuple[tuple[str, ...], np.ndarray]:
+        """Kinds and pictures of each, uint8 (kinds, n, 28, 28): test images, else what the model made when opened."""
+        sheet = EXAMPLES / f"{self.pipeline.config.data}.png"
+        if sheet.exists():
+            rows = np.asarray(Image.open(sheet))
+            pictures = rows.reshape(-1, SIZE[0], rows.shape[1] // SIZE[1], SIZE[1]).swapaxes(1, 2)
+            return self.classifier.config.classes, pictures
+        made = np.stack([fit(Image.fromarray(picture), (1, *SIZE)) for picture in self.opening.pictures])
+        if not self.classes:
+            return ("made here",), made[None]
+        return self.opening.request.prompts[: len(made) // 2], made.reshape(2, -1, *SIZE).swapaxes(0, 1)
 
     def _measure(self) -> tuple[float, float]:
         """Seconds per network call: a fixed part and a part per image, from the quickest runs of 1 and 16 images."""
@@ -210,9 +238,3 @@ def paced(steps: Iterator[Step]) -> Iterator[tuple[Step, bool]]:
         yield step, due
         if due:  # the consumer has shown it by now
             next_frame = began + max(FRAME, (time.monotonic() - began) / SHOWING)
-
-
-def _examples(data: str, size: int) -> np.ndarray:
-    """Real test images that come with the app, uint8 (classes, 20, H, W)."""
-    sheet = np.asarray(Image.open(EXAMPLES / f"{data}.png"))
-    return sheet.reshape(-1, size, sheet.shape[1] // size, size).swapaxes(1, 2)

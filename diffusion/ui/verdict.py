@@ -13,6 +13,8 @@ SURE = 0.8  # the confidence below which a reading counts as unsure
 
 def judged(result: Result) -> dict[str, Any]:
     """The grid of a result, each picture with what the classifier reads and whether that is what was asked for."""
+    if None in result.readings:
+        return grid(result.pictures)
     captions = [f"{reading.label} · {100 * reading.confidence:.0f} %" for reading in result.readings]
     return grid(result.pictures, captions=captions, marks=[_mark(*pair) for pair in _readings(result)])
 
@@ -40,6 +42,8 @@ def seeds(request: Request) -> str:
 def verdict(studio: Studio, result: Result) -> str:
     """What the classifier makes of a result, in a sentence."""
     pairs, count = _readings(result), result.request.count
+    if None in result.readings:
+        return f"{studio.counted(count).capitalize()}, which no classifier here can read."
     if "" in result.request.prompts:
         seen = Counter(reading.label for _, reading in pairs)
         return f"The classifier sees {', '.join(f'{seen[name]} × {name}' for name in sorted(seen))}."

@@ -73,7 +73,7 @@ def shown(studio: Studio) -> Shown:
     notes = [NOTE, DECODED if studio.latent else "", "" if shutil.which("ffmpeg") else NO_MP4]
     return {
         "picker": widgets.DigitPicker.showing(
-            classes, PROMPT, thumbnails=studio.examples[: len(classes), 0], label=studio.noun.capitalize(),
+            classes, PROMPT, thumbnails=studio.faces, label=studio.noun.capitalize(),
             visible=bool(classes),
         ),
         "negative": controls.negative_shown(studio),
@@ -199,7 +199,7 @@ def film(
     yield develop(studio, run, request, trace, time.monotonic() - began)
 
 
-def shoot(studio: Studio, steps: Sequence[Step]) -> tuple[dict[str, np.ndarray], tuple[Reading, ...]]:
+def shoot(studio: Studio, steps: Sequence[Step]) -> tuple[dict[str, np.ndarray], tuple[Reading | None, ...]]:
     """Panes of some of an image's steps, title -> uint8 (T, H, W) or (T, H, W, 3), and their predictions' readings."""
     sigma = torch.cat([step.sigma.reshape(1) for step in steps])
     together = Step(0, sigma, torch.cat([step.x for step in steps]), torch.cat([step.x0 for step in steps]), 0)
@@ -215,7 +215,7 @@ def mosaics(spread: Tensor) -> np.ndarray:
     return np.stack([widgets.tile(channels) for channels in to_uint8(spread / SPREAD).cpu().numpy()])
 
 
-def caption(trace: Sequence[Step], reading: Reading) -> str:
+def caption(trace: Sequence[Step], reading: Reading | None) -> str:
     """What the latest step did, and how the classifier reads its prediction."""
     sigma = trace[-1].sigma.item()
     if len(trace) == 1:
@@ -226,8 +226,8 @@ def caption(trace: Sequence[Step], reading: Reading) -> str:
     calls = trace[-1].calls
     return (
         f"σ {number(trace[-2].sigma.item())} → {number(sigma)}, SNR {number(snr(sigma))}, "
-        f"{calls} network call{'s' if calls > 1 else ''}\n"
-        f"The classifier reads the prediction as {reading.label}, {100 * reading.confidence:.0f} %."
+        f"{calls} network call{'s' if calls > 1 else ''}"
+        + (f"\nThe classifier reads the prediction as {reading.label}, {reading.confidence:.0%}." if reading else "")
     )
 
 
@@ -252,9 +252,11 @@ def develop(
         ends=("noise", "picture"),
     )
     last, title = trace[-1], SAMPLERS[request.sampler].title
+    seen = ""
+    if readings[-1]:
+        seen = f"From step {decided(readings)} of {last.index} on, every prediction is read as {readings[-1].label}. "
     status = (
-        f"{note}From step {decided(readings)} of {last.index} on, every prediction is read as {readings[-1].label}. "
-        f"{title}, seed {request.seed}: {last.calls} network calls in {seconds:.2f} s by {studio.about}."
+        f"{note}{seen}{title}, seed {request.seed}: {last.calls} network calls in {seconds:.2f} s by {studio.about}."
     )
     name = re.sub(r"\W+", "-", f"denoise-{request.prompt or 'any'}-seed-{request.seed}")
     return payload, Reel(panes, name), _paragraph(status)

@@ -14,7 +14,7 @@ from diffusion.ui.errors import polite
 from diffusion.ui.lab import Lab
 from diffusion.ui.noising import LIMITS, POINTS, SCHEDULES, lesson, noised, tables
 from diffusion.ui.shelf import Shelf
-from diffusion.ui.studio import Studio
+from diffusion.ui.studio import SIZE, Studio
 from diffusion.ui.widgets import DigitPicker, NoiseBench, NoiseCurves, SketchPad, WalkPlot
 
 FIRST, COLUMN, SEED = 4, 2, 5  # the opening picture's class and number, and its noise
@@ -28,9 +28,9 @@ QUIET = {"api_visibility": "private", "show_progress": "hidden"}
 def shown(studio: Studio) -> Shown:
     """What the tab opens with for a model: one of its test images, with the noise that all of them get."""
     first = min(FIRST, len(studio.kinds) - 1)
-    picture = studio.examples[first, COLUMN]
+    picture = studio.nth(COLUMN)[first]
     return {
-        "tests": DigitPicker.showing(studio.kinds, studio.kinds[first], thumbnails=studio.examples[:, COLUMN]),
+        "tests": DigitPicker.showing(studio.kinds, studio.kinds[first], thumbnails=studio.nth(COLUMN)),
         "column": {"value": COLUMN},
         "picture": {"value": picture},
         "seed": {"value": SEED},
@@ -157,13 +157,13 @@ def wire(shelf: Shelf, lab: Lab) -> None:
     def pick(studio: Studio, label: str, column: int, seed: int) -> tuple[np.ndarray, dict[str, Any]]:
         if label not in studio.kinds:  # the page may still show another model's
             raise ValueError(f"There is no class '{label}' here; the choices are {', '.join(studio.kinds)}.")
-        picture = studio.examples[studio.kinds.index(label), column]
+        picture = studio.nth(column)[studio.kinds.index(label)]
         return picture, noised(picture, seed)
 
     @shelf.on
     def others(studio: Studio, column: int) -> tuple[int, dict[str, Any]]:
-        column = (column + 1) % studio.examples.shape[1]
-        update = DigitPicker.showing(studio.kinds, None, thumbnails=studio.examples[:, column])
+        column += 1
+        update = DigitPicker.showing(studio.kinds, None, thumbnails=studio.nth(column))
         return column, gr.update(**update)  # none of them is on the bench yet
 
     @polite
@@ -174,7 +174,7 @@ def wire(shelf: Shelf, lab: Lab) -> None:
     def uploaded(studio: Studio, path: str | None, seed: int) -> tuple[np.ndarray, dict[str, Any], None]:
         if path is None:
             raise ValueError("Choose a picture file first.")
-        picture = fit(read_picture(path), (1, *studio.examples.shape[2:4]))
+        picture = fit(read_picture(path), (1, *SIZE))
         return picture, noised(picture, seed), None
 
     def renewed(picture: np.ndarray) -> tuple[int, dict[str, Any]]:

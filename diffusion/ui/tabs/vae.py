@@ -27,25 +27,29 @@ OPENING = "Made when the model was opened. "
 @cache
 def shown(studio: Studio) -> Shown:
     """What the tab shows of a model's autoencoder, or that it has none."""
-    kinds, examples = studio.kinds, studio.examples
+    kinds = studio.kinds
+    one, other = FIRST[0] % len(kinds), SECOND[0] % len(kinds)
     pickers = {
-        "picker": DigitPicker.showing(kinds, kinds[FIRST[0]], thumbnails=examples[:, FIRST[1]]),
-        "goal": DigitPicker.showing(kinds, kinds[SECOND[0]], thumbnails=examples[:, SECOND[1]]),
+        "picker": DigitPicker.showing(kinds, kinds[one], thumbnails=studio.nth(FIRST[1])),
+        "goal": DigitPicker.showing(kinds, kinds[other], thumbnails=studio.nth(SECOND[1])),
         "nth": {"value": FIRST[1]},
         "goal_nth": {"value": SECOND[1]},
     }
-    if not studio.latent:
+    if not (studio.latent and studio.drawable):
         texts = ("lead", "panes", "facts", "status", "walk", "noise_lead", "noise", "noise_status", "reason", "note")
-        why = f"{studio.name} has no autoencoder to take apart: it diffuses the pixels themselves."
+        if studio.latent:
+            why = f"{studio.name} makes other pictures than this tab can take apart: grey ones of 28 × 28."
+        else:
+            why = f"{studio.name} has no autoencoder to take apart: it diffuses the pixels themselves."
         return {
-            "absent": {"value": f"<p>{html.escape(why)} Choose a latent model in the menu above.</p>", "visible": True},
+            "absent": {"value": f"<p>{html.escape(why)} Choose another model in the menu above.</p>", "visible": True},
             "room": {"visible": False},
             **{name: {"value": None} for name in texts},
             **{name: {"value": None} for name in ("first", "second")},
             **pickers,
         }
     pixels, numbers = math.prod(studio.pipeline.codec.image_shape), math.prod(studio.pipeline.codec.latent_shape)
-    pictures = examples[FIRST], examples[SECOND]
+    pictures = studio.nth(FIRST[1])[one], studio.nth(SECOND[1])[other]
     panes, facts, status = through(studio, pictures[0], OPENING)
     *_, (sampled, cost) = denoised(studio, OPENING_SEED, OPENING)
     table, note = reason(studio)
@@ -182,10 +186,10 @@ def wire(shelf: Shelf, lab: Lab) -> None:
     own = lab.vae
 
     def example(studio: Studio, index: int, kind: str) -> tuple[np.ndarray, int]:
-        return studio.examples[studio.kinds.index(kind), index], index
+        return studio.nth(index)[studio.kinds.index(kind)], index
 
     def following(studio: Studio, index: int, kind: str) -> tuple[np.ndarray, int]:
-        return example(studio, (index + 1) % studio.examples.shape[1], kind)
+        return example(studio, index + 1, kind)
 
     def uploaded(studio: Studio, path: str | None) -> np.ndarray:
         if path is None:
