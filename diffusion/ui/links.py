@@ -124,10 +124,12 @@ def handed(studio: Studio, shown: str, settings: Mapping[str, Any], make: bool) 
 
 
 def chosen(page: generate.Handles, shown: Mapping[Component, Any], settings: Mapping[str, Any]) -> dict[Component, Any]:
-    """Settings as updates of the Generate tab's controls, on top of what these show for a model."""
+    """What sets the Generate tab's controls to these settings, on top of what `shown` sets for their model."""
     controls = dict(zip(KEYS, page.settings, strict=True))
+    values = {controls[key]: value for key, value in settings.items()}
     return {
-        controls[key]: gr.update(**{**shown.get(controls[key], {}), "value": value}) for key, value in settings.items()
+        control: {**before, "value": value} if isinstance(before := shown.get(control), dict) else value
+        for control, value in values.items()
     }
 
 

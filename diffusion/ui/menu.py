@@ -45,8 +45,11 @@ def wire(shelf: Shelf, lab: Lab) -> None:
         shown |= links.chosen(page, shown, settings)
         return [shown.get(component, gr.skip()) for component in outputs]
 
-    turned = {"api_visibility": "private", "show_progress": "minimal", "trigger_mode": "always_last", **ENGINE}
-    lab.shown.change(shelf.on(turn), [lab.shown, lab.pending], outputs, api_name="_generate_turn", **turned)
+    turned = {"api_visibility": "private", "trigger_mode": "always_last", **ENGINE}
+    lab.shown.change(
+        shelf.on(turn), [lab.shown, lab.pending], outputs,
+        api_name="_generate_turn", show_progress="minimal", show_progress_on=lab.about, **turned,
+    )  # fmt: skip
     for name in ("denoise", "image", "vae", "noise", "compare"):
         own = getattr(lab, name)
         lab.shown.change(

@@ -207,7 +207,7 @@ def test_png_there_and_back(tab: Page, studio: Studio, app_url: str, tmp_path: P
     with tab.expect_download() as download:
         tab.locator("#generate-save").click()
     path = tmp_path / download.value.suggested_filename
-    assert path.name == "diffusion-lab-seed-123.png"
+    assert path.name == "diffusion-lab-mnist-latent-seed-123.png"
     download.value.save_as(path)
     assert np.array_equal(export.read_images(path), pictures)
     assert export.read_settings(path)["seed"] == 123
@@ -273,7 +273,7 @@ def test_a_link_brings_the_same_pictures(tab: Page, app_url: str, errors: list[s
     field = tab.get_by_label("Opens with these pictures")
     expect(field).to_have_value(re.compile("^http"))
     link = field.input_value()
-    assert link.startswith(f"{app_url}/?digit=each&") and "__theme" not in link
+    assert link.startswith(f"{app_url}/?checkpoint=mnist-latent&digit=each&") and "__theme" not in link
     tab.goto(link)
     made(tab)
     assert np.array_equal(shown(tab), pictures)
@@ -312,7 +312,7 @@ def drawn(page: Page, canvas: str) -> np.ndarray:
 
 def test_a_selected_digit_goes_to_the_other_tabs(tab: Page, studio: Studio) -> None:
     tab.locator("#generate-change").click()
-    assert "Select a digit" in toast(tab)
+    assert "Select one in the grid" in toast(tab)
     select(tab, 2)
     tab.locator("#generate-change").click()
     expect(tab.get_by_role("tab", name="Image to image")).to_have_attribute("aria-selected", "true")
@@ -340,7 +340,7 @@ def test_fits_and_is_accessible(
     made(page)
     page.locator("#generate-copy").click()
     expect(page.get_by_label("Opens with these pictures")).to_be_visible()
-    page.get_by_text("How noise becomes a digit").click()
+    page.get_by_text("How noise becomes a picture").click()
     expect(page.get_by_role("heading", name="The equation")).to_be_visible()
     still()
     assert page.evaluate("document.documentElement.scrollWidth") <= width

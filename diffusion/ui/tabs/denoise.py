@@ -223,11 +223,12 @@ def caption(trace: Sequence[Step], reading: Reading | None) -> str:
             f"σ = {number(sigma)}, SNR {number(snr(sigma))}: pure noise, before any network call.\n"
             "Nothing is predicted yet: the last pane shows the zero state."
         )
-    calls = trace[-1].calls
+    calls, said = trace[-1].calls, ""
+    if reading:
+        said = f"\nThe classifier reads the prediction as {reading.label}, {100 * reading.confidence:.0f} %."
     return (
-        f"σ {number(trace[-2].sigma.item())} → {number(sigma)}, SNR {number(snr(sigma))}, "
-        f"{calls} network call{'s' if calls > 1 else ''}"
-        + (f"\nThe classifier reads the prediction as {reading.label}, {reading.confidence:.0%}." if reading else "")
+        f"σ {number(trace[-2].sigma.item())} → {number(sigma)}, SNR {number(snr(sigma))}, "
+        f"{calls} network call{'s' if calls > 1 else ''}{said}"
     )
 
 
