@@ -53,9 +53,6 @@ def wire(shelf: Shelf, lab: Lab) -> None:
     for name in ("denoise", "image", "vae", "noise", "compare"):
         own = getattr(lab, name)
         lab.shown.change(
-            shelf.on(partial(updates, own)),
-            lab.shown,
-            following(own, shelf.default),
-            api_name=f"_{name}_turn",
-            **turned,
-        )
+            shelf.on(partial(updates, own)), lab.shown, following(own, shelf.default),
+            api_name=f"_{name}_turn", show_progress="hidden", **turned,
+        )  # fmt: skip
