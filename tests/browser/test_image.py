@@ -326,7 +326,7 @@ def test_an_empty_pad_gets_one_sentence(image: Page) -> None:
     expect(image.locator("#image-inside")).to_contain_text("There is no picture yet")
     image.locator("#image-go").click()
     toast = image.get_by_test_id("toast-body")
-    expect(toast).to_contain_text("There is no picture yet: draw a digit, take a test image or upload a photo.")
+    expect(toast).to_contain_text("There is no picture yet: draw one, take a test image or upload a photo.")
     expect(toast).to_have_count(1)
 
 

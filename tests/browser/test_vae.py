@@ -36,7 +36,7 @@ def pipeline() -> Pipeline:
 @pytest.fixture(scope="module")
 def examples() -> np.ndarray:
     """The app's test pictures, (class, number, H, W)."""
-    return np.asarray(Image.open(EXAMPLES)).reshape(10, 28, 20, 28).swapaxes(1, 2)
+    return np.asarray(Image.open(EXAMPLES / "mnist.png")).reshape(10, 28, 20, 28).swapaxes(1, 2)
 
 
 @pytest.fixture
