@@ -289,8 +289,8 @@ def test_the_whole_table_has_one_deadline(tiny: Studio, monkeypatch: pytest.Monk
     assert filled(tiny, samplers=["ddim"], columns="4").done
 
 
-def event(index: Any, run: Any) -> gr.SelectData:
-    return gr.SelectData(None, {"index": index, "value": run})
+def event(index: Any, run: Any) -> gr.EventData:
+    return gr.EventData(None, {"index": index, "value": run})
 
 
 def test_a_cell_is_shown_and_taken_over(studio: Studio, contest: Contest) -> None:

@@ -112,7 +112,7 @@ def test_a_bench_can_be_built_again_from_what_it_was_sent_as():
 
 def test_another_model_brings_its_own_pictures():
     examples = np.random.default_rng(0).integers(0, 256, (3, 20, 28, 28), np.uint8)
-    shown = noise.shown(SimpleNamespace(kinds=("coat", "bag", "boot"), examples=examples))
+    shown = noise.shown(SimpleNamespace(kinds=("coat", "bag", "boot"), nth=lambda n: examples[:, n]))
     assert shown["tests"]["choices"] == ["coat", "bag", "boot"]
     assert shown["tests"]["value"] == "boot"
     assert np.array_equal(shown["picture"]["value"], examples[2, shown["column"]["value"]])

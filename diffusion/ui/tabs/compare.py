@@ -229,12 +229,14 @@ def stopped(studio: Studio, contest: Contest | None) -> Any:
     return table(contest), f'<p role="status"><strong>Stopped.</strong></p><p>{said}</p>'
 
 
-def select(studio: Studio, contest: Contest | None, event: gr.SelectData) -> tuple[Any, ...]:
-    """What is to be seen of the chosen cell, and its request."""
-    if contest is None or (contest.model, contest.run) != (studio.name, event.value):
+def select(studio: Studio, contest: Contest | None, event: gr.EventData) -> tuple[Any, ...]:
+    """What is to be seen of the chosen cell, and its request; the event says which cell of which run."""
+    told = event._data if isinstance(event._data, dict) else {}  # gr.SelectData breaks where there is nothing
+    if contest is None or (contest.model, contest.run) != (studio.name, told.get("value")):
         raise ValueError(GONE)
-    place = event.index if isinstance(event.index, list) else []
-    index = contest.find(*place) if len(place) == 2 else contest.find(None, None)
+    place = told.get("index")
+    row, column = place if isinstance(place, list) and len(place) == 2 else (None, None)
+    index = contest.find(row, column)
     return *detail(contest, index), contest.cells[index].request
 
 
