@@ -126,7 +126,9 @@ def build() -> gr.Blocks:
         pick.input(repr, pick, picked, **quiet)
         run.click(stream, pick, player, **quiet)
         swap.click(
-            lambda: DigitPicker.showing(["coat", "<b>bag</b>"], thumbnails=[strokes(1), strokes(2)], label="Clothes"),
+            lambda: gr.update(
+            **DigitPicker.showing(["coat", "<b>bag</b>"], "coat", thumbnails=[strokes(1), strokes(2)], label="Clothes")
+        ),
             None, pick, **quiet,
         )  # fmt: skip
         cells.input(repr, cells, chosen, **quiet)
