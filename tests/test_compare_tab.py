@@ -8,15 +8,12 @@ from typing import Any
 import gradio as gr
 import numpy as np
 import pytest
+import tiny
 import torch
 from scipy.stats import binomtest
 
-from diffusion.autoencoder import PixelsConfig
-from diffusion.classifier import Classifier, ClassifierConfig
-from diffusion.conditioning import UnconditionalConfig
 from diffusion.data import load
 from diffusion.export import to_pictures
-from diffusion.pipeline import Defaults, ModelConfig, Pipeline
 from diffusion.samplers import SAMPLERS
 from diffusion.ui import comparison
 from diffusion.ui.comparison import CALLS, STEPS, Contest, fill, plan, ruler, wilson
@@ -26,7 +23,6 @@ from diffusion.ui.studio import Limits, Studio
 from diffusion.ui.tabs import compare
 from diffusion.ui.widgets import EACH, scores
 from diffusion.ui.widgets.scores import Filled, Row
-from diffusion.unet import UNetConfig
 
 DATA = Path(__file__).parent / "data"
 SMALL: dict[str, Any] = {
@@ -57,18 +53,9 @@ def contest(studio: Studio) -> Contest:
 
 
 @pytest.fixture(scope="module")
-def tiny() -> Studio:
-    """An untrained pixel model without prompts."""
-    network = UNetConfig(
-        sample_size=28, in_channels=1, out_channels=1, block_out_channels=(8, 8), attention=(False, False),
-        mid_attention=False, cross_attention_dim=None, norm_num_groups=4, attention_head_dim=4,
-    )  # fmt: skip
-    config = ModelConfig(
-        "tiny", PixelsConfig(image_size=28, sample_size=28, channels=1), UnconditionalConfig(), network,
-        defaults=Defaults("ddim", 4, 1.0),
-    )  # fmt: skip
-    torch.manual_seed(0)
-    return Studio(Pipeline(config).eval(), Classifier(ClassifierConfig(width=4)).eval(), Limits(), Lock())
+def untrained() -> Studio:
+    """A pixel model without prompts."""
+    return Studio(tiny.model(), tiny.judge(), Limits(), Lock())
 
 
 def test_every_cell_is_a_plain_run_from_the_same_noise(studio: Studio, contest: Contest) -> None:
@@ -243,9 +230,9 @@ def states(payload: dict[str, Any]) -> list[str]:
     return [cell["state"] for row in payload["rows"] for cell in row["cells"]]
 
 
-def test_cells_appear_one_by_one(tiny: Studio) -> None:
+def test_cells_appear_one_by_one(untrained: Studio) -> None:
     given = controls(samplers=["ddim", "heun"], columns="2, 4")
-    shown = [out for out in compare.run(tiny, *given) if isinstance(out, tuple) and "rows" in out[0]]
+    shown = [out for out in compare.run(untrained, *given) if isinstance(out, tuple) and "rows" in out[0]]
     counts = [states(out[0]).count("done") for out in shown]
     assert counts == [0, 1, 2, 3, 4, 4]
     assert [states(out[0]).count("running") for out in shown] == [1, 1, 1, 1, 0, 0]
@@ -256,12 +243,12 @@ def test_cells_appear_one_by_one(tiny: Studio) -> None:
     assert best == [0, 0, 0, 0, 0, 3]  # confidence, distance, seconds
 
 
-def test_closing_frees_the_engine_and_leaves_what_is_done(tiny: Studio) -> None:
+def test_closing_frees_the_engine_and_leaves_what_is_done(untrained: Studio) -> None:
     calls: list[int] = []
-    hook = tiny.pipeline.denoiser.register_forward_hook(lambda *_: calls.append(1))
-    lock = tiny._engine
+    hook = untrained.pipeline.denoiser.register_forward_hook(lambda *_: calls.append(1))
+    lock = untrained._engine
     try:
-        running = compare.run(tiny, *controls(samplers=["ddim"], columns="2, 100"))
+        running = compare.run(untrained, *controls(samplers=["ddim"], columns="2, 100"))
         contest = None
         for out in running:
             if isinstance(out, tuple) and isinstance(out[3], Contest):
@@ -274,19 +261,19 @@ def test_closing_frees_the_engine_and_leaves_what_is_done(tiny: Studio) -> None:
         assert len(calls) == 10
     finally:
         hook.remove()
-    shown, status = compare.stopped(tiny, contest)
+    shown, status = compare.stopped(untrained, contest)
     assert states(shown) == ["done", "waiting"] and "1 of 2 cells are filled" in status
-    assert compare.select(tiny, contest, event([0, 0], contest.run))[0] == "<h2>DDIM, 2 steps</h2>"
+    assert compare.select(untrained, contest, event([0, 0], contest.run))[0] == "<h2>DDIM, 2 steps</h2>"
     with pytest.raises(ValueError, match="no finished cell there"):
-        compare.select(tiny, contest, event([0, 1], contest.run))
+        compare.select(untrained, contest, event([0, 1], contest.run))
 
 
-def test_the_whole_table_has_one_deadline(tiny: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_whole_table_has_one_deadline(untrained: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(comparison, "_timed", lambda steps: ((step, 30.0) for step in steps))
     with pytest.raises(ValueError, match="The table took more than 300 s; take fewer cells"):
-        filled(tiny, samplers=["ddim"], columns="4, 6")  # five and seven steps of 30 s
-    assert not tiny._engine.locked()
-    assert filled(tiny, samplers=["ddim"], columns="4").done
+        filled(untrained, samplers=["ddim"], columns="4, 6")  # five and seven steps of 30 s
+    assert not untrained._engine.locked()
+    assert filled(untrained, samplers=["ddim"], columns="4").done
 
 
 def event(index: Any, run: Any) -> gr.EventData:
@@ -310,8 +297,8 @@ def test_no_such_cell(studio: Studio, contest: Contest, index: Any) -> None:
         compare.select(studio, contest, event(index, contest.run))
 
 
-def test_what_is_gone_is_said(studio: Studio, tiny: Studio, contest: Contest) -> None:
-    for who, kept, run in ((studio, None, "x"), (studio, contest, "another"), (tiny, contest, contest.run)):
+def test_what_is_gone_is_said(studio: Studio, untrained: Studio, contest: Contest) -> None:
+    for who, kept, run in ((studio, None, "x"), (studio, contest, "another"), (untrained, contest, contest.run)):
         with pytest.raises(ValueError, match="fill it again"):
             compare.select(who, kept, event([0, 0], run))
     with pytest.raises(ValueError, match="Choose a finished cell"):
@@ -338,28 +325,30 @@ def test_a_visitors_choice_is_not_overruled(studio: Studio, contest: Contest) ->
     assert all(value == gr.skip() for value in kept)
 
 
-def test_without_prompts_confidence_takes_the_place_of_accuracy(tiny: Studio) -> None:
-    contest = filled(tiny, samplers=["ddim"], columns="2, 4", guidance=7.0)
+def test_without_prompts_confidence_takes_the_place_of_accuracy(untrained: Studio) -> None:
+    contest = filled(untrained, samplers=["ddim"], columns="2, 4", guidance=7.0)
     assert {cell.request.prompts for cell in contest.cells} == {("",) * 6}
     assert {cell.request.guidance for cell in contest.cells} == {1}  # there is nothing to guide to
     assert all(score.right is None and 0 < score.confidence <= 1 for score in contest.scores)
     shares = [point["share"] for point in plot(contest)["lines"][0]["points"]]
     assert shares == [score.confidence for score in contest.scores]
-    assert "Mean confidence" in plot(contest)["title"] and "Read with the most confidence" in account(tiny, contest)
+    assert "Mean confidence" in plot(contest)["title"] and "Read with the most confidence" in account(
+        untrained, contest
+    )
 
 
-def test_without_a_classifier_there_are_pictures_calls_and_seconds(tiny: Studio, monkeypatch: Any) -> None:
-    monkeypatch.setattr(tiny, "classifier", None)
-    monkeypatch.setattr(tiny, "read", lambda pictures: ())
-    contest = filled(tiny, samplers=["ddim"], columns="2, 4")
+def test_without_a_classifier_there_are_pictures_calls_and_seconds(untrained: Studio, monkeypatch: Any) -> None:
+    monkeypatch.setattr(untrained, "classifier", None)
+    monkeypatch.setattr(untrained, "read", lambda pictures: ())
+    contest = filled(untrained, samplers=["ddim"], columns="2, 4")
     facts = [fact["text"] for fact in table(contest)["rows"][0]["cells"][0]["facts"]]
     assert len(facts) == 2 and facts[0] == "2 calls" and facts[1].endswith(" s")
     assert plot(contest)["lines"][0]["points"] == []
-    assert "All cells are filled" in account(tiny, contest)
+    assert "All cells are filled" in account(untrained, contest)
     assert detail(contest, 0)[1]["captions"] == []
 
 
-@pytest.mark.parametrize("which", ["studio", "tiny"])
+@pytest.mark.parametrize("which", ["studio", "untrained"])
 def test_what_depends_on_the_model_fits_the_components(which: str, request: pytest.FixtureRequest) -> None:
     studio = request.getfixturevalue(which)
     with gr.Blocks():

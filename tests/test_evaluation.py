@@ -4,16 +4,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import tiny
 import torch
+from steps import finish
 
-from diffusion.autoencoder import PixelsConfig, VAEConfig
-from diffusion.classifier import Classifier, ClassifierConfig
-from diffusion.conditioning import UnconditionalConfig, WordsConfig
+from diffusion.autoencoder import VAEConfig
 from diffusion.data import ImageData, load, to_uint8, to_unit
 from diffusion.distances import density_coverage, frechet, kernel_distance, nearest, precision_recall
 from diffusion.evaluation import Report, evaluate, psnr, ssim
-from diffusion.pipeline import ModelConfig, Pipeline, Request
-from diffusion.unet import UNetConfig
+from diffusion.pipeline import Request
 from diffusion.yardstick import pick
 
 DATA = Path(__file__).parent / "data"
@@ -42,32 +41,7 @@ def test_ssim_is_one_for_copies_and_does_not_depend_on_chunks(monkeypatch):
 
 @pytest.fixture(scope="module")
 def judge():
-    torch.manual_seed(0)
-    return Classifier(ClassifierConfig(width=2)).eval()
-
-
-def model(vocabulary, codec=None):
-    torch.manual_seed(0)
-    network = UNetConfig(
-        sample_size=32,
-        in_channels=1,
-        out_channels=1,
-        block_out_channels=(16,),
-        attention=(False,),
-        mid_attention=False,
-        cross_attention_dim=64 if vocabulary else None,
-    )
-    conditioner = WordsConfig(vocabulary=vocabulary) if vocabulary else UnconditionalConfig()
-    return Pipeline(ModelConfig("tiny", codec or PixelsConfig(), conditioner, network, classes=vocabulary)).eval()
-
-
-def finish(steps):
-    seen = []
-    while True:
-        try:
-            seen.append(next(steps))
-        except StopIteration as end:
-            return seen, end.value
+    return tiny.judge()
 
 
 def measure(pipeline, judge, **settings):
@@ -78,7 +52,7 @@ def measure(pipeline, judge, **settings):
 
 @pytest.fixture(scope="module")
 def outcome(judge):
-    return measure(model(tuple("0123456789")), judge)
+    return measure(tiny.model(tiny.DIGITS), judge)
 
 
 def test_evaluation_reports_progress_and_then_all_measures(outcome):
@@ -99,7 +73,7 @@ def test_evaluation_reports_progress_and_then_all_measures(outcome):
 
 def test_each_figure_is_taken_of_the_images_that_it_names(judge):
     """All of them again, from the images themselves."""
-    pipeline = model(tuple("0123456789"))
+    pipeline = tiny.model(tiny.DIGITS)
     report = measure(pipeline, judge)[1]
     train, test = (load("mnist", split, DATA, download=False) for split in ("train", "test"))
     prompts = tuple(str(i % 10) for i in range(12))
@@ -139,7 +113,7 @@ def test_a_codec_that_loses_nothing_has_no_reconstruction(outcome):
 
 
 def test_an_autoencoder_is_measured_on_the_test_images(judge):
-    lossy = model(tuple("0123456789"), VAEConfig(latent_channels=1, block_out_channels=(8,)))
+    lossy = tiny.model(tiny.DIGITS, VAEConfig(latent_channels=1, block_out_channels=(8,)))
     report = measure(lossy, judge)[1]
     test = load("mnist", "test", DATA, download=False)
     real = test.images[pick(test.labels, 12, 7, balanced=True)]
@@ -150,14 +124,14 @@ def test_an_autoencoder_is_measured_on_the_test_images(judge):
 
 
 def test_the_batch_changes_nothing(outcome, judge):
-    other = measure(model(tuple("0123456789")), judge, batch=12)[1].to_dict()
+    other = measure(tiny.model(tiny.DIGITS), judge, batch=12)[1].to_dict()
     for key, value in outcome[1].to_dict().items():
         if key != "seconds":
             assert other[key] == (pytest.approx(value, rel=1e-3) if isinstance(value, float) else value), key
 
 
 def test_models_without_prompts_have_no_accuracy(judge):
-    report = measure(model(()), judge, count=6, batch=6)[1]
+    report = measure(tiny.model(), judge, count=6, batch=6)[1]
     assert report.accuracy is None and report.to_dict()["accuracy"] is None
     assert "no prompts" in report.table()
 
@@ -179,12 +153,12 @@ def test_a_report_survives_json_and_reads_as_a_table(outcome):
 def test_misfits_are_found_before_anything_is_generated(judge):
     data = load("mnist", "test", DATA, download=False)
     settings = {"count": 10, "steps": 2, "sampler": "euler", "guidance": 1.0, "seed": 0, "batch": 5}
-    digits = model(tuple("0123456789"))
+    digits = tiny.model(tiny.DIGITS)
     fashion = load("fashion-mnist", "test", DATA, download=False)
     with pytest.raises(ValueError, match=r"the data set has the classes t-shirt, .* but the classifier knows 0, 1"):
         next(evaluate(digits, judge, fashion, fashion, **settings))
     with pytest.raises(ValueError, match="the model tiny has the classes cat, but"):
-        next(evaluate(model(("cat",)), judge, data, data, **settings))
+        next(evaluate(tiny.model(("cat",)), judge, data, data, **settings))
     with pytest.raises(ValueError, match="6 images or more, in batches of 1 or more, got 5 and 5"):
         next(evaluate(digits, judge, data, data, **settings | {"count": 5}))
     small = ImageData(data.images[:, :, :24, :24], data.labels, data.classes)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from mixture import SCHEDULES, TWO
+from steps import finish
 
 from diffusion.autoencoder import Pixels, PixelsConfig, VAEConfig
 from diffusion.conditioning import WordsConfig
@@ -19,15 +20,6 @@ from diffusion.unet import UNetConfig
 DATA = Path(__file__).parent / "data"
 DIGITS = tuple("0123456789")
 FLAT = 1e4  # a sigma_max at which nothing of the data is left
-
-
-def finish(steps):
-    seen = []
-    while True:
-        try:
-            seen.append(next(steps))
-        except StopIteration as end:
-            return seen, end.value
 
 
 def normal(*shape, seed=0):

@@ -3,60 +3,31 @@ import math
 from pathlib import Path
 
 import pytest
-import torch
+import tiny
+from steps import finish
 
-from diffusion.autoencoder import PixelsConfig
-from diffusion.classifier import Classifier, ClassifierConfig
-from diffusion.conditioning import UnconditionalConfig, WordsConfig
+from diffusion.classifier import Classifier
 from diffusion.data import load
 from diffusion.evaluation import evaluate
-from diffusion.pipeline import ModelConfig, Pipeline
 from diffusion.samplers import SAMPLERS
 from diffusion.sweep import CALLS, HEADER, SWEPT, Cell, Sweep, plan, sweep
-from diffusion.unet import UNetConfig
 
 DATA = Path(__file__).parent / "data"
-DIGITS = tuple("0123456789")
+DIGITS = tiny.DIGITS
 
 
 @pytest.fixture(scope="module")
 def judge():
-    torch.manual_seed(0)
-    return Classifier(ClassifierConfig(width=2)).eval()
-
-
-def model(vocabulary):
-    torch.manual_seed(0)
-    network = UNetConfig(
-        sample_size=28,
-        in_channels=1,
-        out_channels=1,
-        block_out_channels=(16,),
-        attention=(False,),
-        mid_attention=False,
-        cross_attention_dim=64 if vocabulary else None,
-    )
-    conditioner = WordsConfig(vocabulary=vocabulary) if vocabulary else UnconditionalConfig()
-    config = ModelConfig("tiny", PixelsConfig(sample_size=28), conditioner, network, classes=vocabulary)
-    return Pipeline(config).eval()
+    return tiny.judge()
 
 
 def splits():
     return (load("mnist", split, DATA, download=False) for split in ("train", "test"))
 
 
-def run(steps):
-    events = []
-    while True:
-        try:
-            events.append(next(steps))
-        except StopIteration as end:
-            return events, end.value
-
-
 def measure(pipeline, judge, samplers, calls, **settings):
     settings = {"count": 12, "guidance": 1.0, "seed": 7, "batch": 5} | settings
-    return run(sweep(pipeline, judge, *splits(), samplers=samplers, calls=calls, **settings))
+    return finish(sweep(pipeline, judge, *splits(), samplers=samplers, calls=calls, **settings))
 
 
 def test_a_budget_is_spent_in_steps():
@@ -95,7 +66,7 @@ def test_a_plan_that_cannot_work_is_refused(samplers, calls, sentence):
 def test_every_cell_says_what_an_evaluation_of_its_own_says(judge):
     """A sampler of one call a step, one of two and the adaptive one; the floor is that of as many images."""
     cells = [("ddim", 4), ("heun", 2), ("ode", None)]
-    events, result = measure(model(DIGITS), judge, ["ddim", "heun", "ode"], [4], count=6)
+    events, result = measure(tiny.model(DIGITS), judge, ["ddim", "heun", "ode"], [4], count=6)
     rows = [event for event in events if isinstance(event, Cell)]
     assert tuple(rows) == result.cells
     assert [(row.sampler, row.steps, row.count) for row in rows] == [(*cell, 6) for cell in cells]
@@ -103,8 +74,8 @@ def test_every_cell_says_what_an_evaluation_of_its_own_says(judge):
     assert rows[2].calls > 4
     settings = {"count": 6, "guidance": 1.0, "seed": 7, "batch": 5}
     for row in rows:
-        _, report = run(
-            evaluate(model(DIGITS), judge, *splits(), sampler=row.sampler, steps=row.steps or 20, **settings)
+        _, report = finish(
+            evaluate(tiny.model(DIGITS), judge, *splits(), sampler=row.sampler, steps=row.steps or 20, **settings)
         )
         for name in ("accuracy", "confidence", "frechet", "frechet_ratio", "calls"):
             assert getattr(row, name) == pytest.approx(getattr(report, name), rel=1e-6), (row.sampler, name)
@@ -115,19 +86,19 @@ def test_every_cell_says_what_an_evaluation_of_its_own_says(judge):
 def test_the_training_images_are_read_once(judge, monkeypatch):
     read, seen = Classifier.read, []
     monkeypatch.setattr(Classifier, "read", lambda self, images: seen.append(len(images)) or read(self, images))
-    measure(model(DIGITS), judge, ["ddim", "ddpm"], [2, 3])
+    measure(tiny.model(DIGITS), judge, ["ddim", "ddpm"], [2, 3])
     assert sorted(seen) == [12, 12, 12, 12, 12, 600]
 
 
 def test_progress_counts_network_calls(judge):
-    events, _ = measure(model(DIGITS), judge, ["ddim", "heun"], [2, 4])
+    events, _ = measure(tiny.model(DIGITS), judge, ["ddim", "heun"], [2, 4])
     done, totals = zip(*(event for event in events if isinstance(event, tuple)), strict=True)
     assert set(totals) == {600 + 12 + 12 * (2 + 4) * 2}
     assert list(done) == sorted(done) and (done[0], done[-1]) == (0, totals[0])
 
 
 def test_without_prompts_there_is_no_accuracy(judge):
-    _, result = measure(model(()), judge, ["ddim"], [2], count=6)
+    _, result = measure(tiny.model(), judge, ["ddim"], [2], count=6)
     assert result.cells[0].accuracy is None
     plain = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert plain["cells"][0]["accuracy"] is None and plain["cells"][0]["frechet"] == result.cells[0].frechet
@@ -150,10 +121,10 @@ def test_rows_line_up_under_the_header():
 def test_what_does_not_fit_is_refused_before_anything_is_generated(judge):
     settings = {"samplers": ["ddim"], "calls": [2], "guidance": 1.0, "seed": 0, "batch": 5}
     with pytest.raises(ValueError, match="there are 300 test images to compare as many with, got count 301"):
-        next(sweep(model(DIGITS), judge, *splits(), count=301, **settings))
+        next(sweep(tiny.model(DIGITS), judge, *splits(), count=301, **settings))
     with pytest.raises(ValueError, match="Unknown sampler"):
-        next(sweep(model(DIGITS), judge, *splits(), count=6, **settings | {"samplers": ["magic"]}))
+        next(sweep(tiny.model(DIGITS), judge, *splits(), count=6, **settings | {"samplers": ["magic"]}))
     with pytest.raises(ValueError, match="6 images or more"):
-        next(sweep(model(DIGITS), judge, *splits(), count=5, **settings))
+        next(sweep(tiny.model(DIGITS), judge, *splits(), count=5, **settings))
     with pytest.raises(ValueError, match="the model tiny has the classes cat, but"):
-        next(sweep(model(("cat",)), judge, *splits(), count=6, **settings))
+        next(sweep(tiny.model(("cat",)), judge, *splits(), count=6, **settings))

@@ -2,40 +2,55 @@
 
 import torch
 
-from diffusion.autoencoder import PixelsConfig
-from diffusion.classifier import Classifier
+from diffusion.autoencoder import PixelsConfig, VAEConfig
+from diffusion.classifier import Classifier, ClassifierConfig
 from diffusion.conditioning import UnconditionalConfig, WordsConfig
 from diffusion.data import DATASETS
-from diffusion.pipeline import Defaults, ModelConfig, Pipeline
+from diffusion.pipeline import CODECS, Defaults, ModelConfig, Pipeline
 from diffusion.ui.studio import Limits, Studio
 from diffusion.unet import UNetConfig
 
+DIGITS, GARMENTS = (DATASETS[name].classes for name in ("mnist", "fashion-mnist"))
 
-def pixels(name: str, data: str, classes: tuple[str, ...] = (), size: int = 28, channels: int = 1) -> Pipeline:
-    """A model in pixel space; without classes it takes no prompts."""
+PLAIN = PixelsConfig(sample_size=28)
+
+
+def model(
+    classes: tuple[str, ...] = (),
+    codec: PixelsConfig | VAEConfig = PLAIN,
+    name: str = "tiny",
+    data: str = "mnist",
+) -> Pipeline:
+    """Without classes it takes no prompts."""
+    channels, size, _ = CODECS[codec.kind](codec).latent_shape
     network = UNetConfig(
         sample_size=size, in_channels=channels, out_channels=channels, block_out_channels=(8, 8),
         attention=(False, True), mid_attention=False, cross_attention_dim=6 if classes else None,
         norm_num_groups=4, attention_head_dim=4,
     )  # fmt: skip
     conditioner = WordsConfig(vocabulary=classes, dim=6) if classes else UnconditionalConfig()
-    config = ModelConfig(
-        name, PixelsConfig(image_size=size, sample_size=size, channels=channels), conditioner, network,
-        data=data, classes=classes, defaults=Defaults("ddim", 4, 1.5 if classes else 1.0),
-    )  # fmt: skip
+    best = Defaults("ddim", 4, 1.5 if classes else 1.0)
+    config = ModelConfig(name, codec, conditioner, network, data=data, classes=classes, defaults=best)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return Pipeline(config).eval()
 
 
+def judge() -> Classifier:
+    """An untrained classifier of digits."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Classifier(ClassifierConfig(width=2)).eval()
+
+
 def studio(name: str, limits: Limits) -> Studio:
     """garments: prompts with names; plain: digits without prompts; colour: own pictures that no classifier reads."""
     if name == "garments":
-        fashion = DATASETS["fashion-mnist"].classes
-        return Studio(pixels(name, "fashion-mnist", fashion), Classifier.of("fashion-mnist"), limits)
+        return Studio(model(GARMENTS, name=name, data="fashion-mnist"), Classifier.of("fashion-mnist"), limits)
     if name == "plain":
-        return Studio(pixels(name, "mnist"), Classifier.of("mnist"), limits)
-    return Studio(pixels(name, "folder", ("cat", "red fox"), size=32, channels=3), None, limits)
+        return Studio(model(name=name), Classifier.of("mnist"), limits)
+    coloured = PixelsConfig(image_size=32, sample_size=32, channels=3)
+    return Studio(model(("cat", "red fox"), coloured, name, "folder"), None, limits)
 
 
 NAMES = ("garments", "plain", "colour")

@@ -20,6 +20,7 @@ from diffusion.samplers import SAMPLERS, Step
 from diffusion.ui import controls
 from diffusion.ui.studio import Reading, Result, Studio, paced
 from diffusion.ui.widgets import Masked, film, frame, grid
+from diffusion.ui.wording import announced, article, counted, duration
 
 STRENGTHS = (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)  # closer where a digit changes its class
 EMPTY = "There is no picture yet: draw one, take a test image or upload a photo."
@@ -39,7 +40,7 @@ def look(studio: Studio, *inputs: Any) -> tuple[Any, ...]:
         request = asked(studio, *inputs)
         views, plan, *promises = glimpse(studio, request, export.to_pictures(request.image[None])[0])
     except ValueError as error:
-        return (line(str(error)), *[gr.skip()] * 3)
+        return (announced(str(error)), *[gr.skip()] * 3)
     return (views, gr.update(info=plan), *promises)
 
 
@@ -66,7 +67,7 @@ def turn(studio: Studio, *inputs: Any) -> Iterator[tuple[Any, ...]]:
     finally:
         running.close()
     result = studio.result(request, taken[-1], time.monotonic() - began)
-    yield movie(studio, run, taken, result), line(account(studio, result)), result
+    yield movie(studio, run, taken, result), announced(account(studio, result)), result
 
 
 def climb(studio: Studio, *inputs: Any) -> Iterator[tuple[Any, ...]]:
@@ -81,7 +82,7 @@ def climb(studio: Studio, *inputs: Any) -> Iterator[tuple[Any, ...]]:
     finally:
         running.close()
     result = studio.result(request, step, time.monotonic() - began)
-    yield ladder(result), line(strip_account(result))
+    yield ladder(result), announced(strip_account(result))
 
 
 def seen(sketch: np.ndarray, centre: bool) -> np.ndarray:
@@ -145,12 +146,12 @@ def glimpse(studio: Studio, request: Request, picture: np.ndarray) -> tuple[str,
         (export.to_pictures(noised)[0], "Noised start", sigma),
     )
     name = request.prompts[0]
-    doing = f"Turn it into {_a(name)}" if name else f"Make it another {studio.noun}"
+    doing = f"Turn it into {article(name)}" if name else f"Make it another {studio.noun}"
     return (
         inside,
         _plan(request, sigma),
-        f"{doing} · {_seconds(studio.seconds(request))}",
-        f"Try eight strengths · {_seconds(studio.seconds(eight(request)))}",
+        f"{doing} · {duration(studio.seconds(request))}",
+        f"Try eight strengths · {duration(studio.seconds(eight(request)))}",
     )
 
 
@@ -171,19 +172,19 @@ def movie(studio: Studio, run: str, taken: Sequence[Step], result: Result) -> di
     sigmas = torch.stack([step.sigma.reshape(()) for step in taken])
     noisy, _ = studio.pipeline.preview(Step(0, sigmas, states, states, 0))
     pictures = np.concatenate([export.to_pictures(noisy)[:-1], result.pictures])
-    captions = [*map(_caption, taken[:-1]), f"After {_steps(taken[-1].index)}: the result."]
+    captions = [*map(_caption, taken[:-1]), f"After {counted(taken[-1].index, 'step')}: the result."]
     return film(run, {"Result": pictures}, captions=captions, ends=("noised", "result"))
 
 
 def _caption(step: Step) -> str:
-    what = "Your picture with noise added" if step.index == 0 else f"After {_steps(step.index)}"
+    what = "Your picture with noise added" if step.index == 0 else f"After {counted(step.index, 'step')}"
     return f"{what}, σ = {float(step.sigma):.3g}."
 
 
 def ladder(result: Result) -> dict[str, Any]:
     """The eight pictures, each with its strength and steps, and a mark where the classifier reads the target."""
     request = result.request
-    captions = [f"{s:g} · {_steps(request.steps_run(s))}" for s in request.strengths]
+    captions = [f"{s:g} · {counted(request.steps_run(s), 'step')}" for s in request.strengths]
     marks = ["agree" if r and r.label == p else None for r, p in zip(result.readings, request.prompts, strict=True)]
     return grid(result.pictures, captions=captions, marks=marks)
 
@@ -191,7 +192,8 @@ def ladder(result: Result) -> dict[str, Any]:
 def account(studio: Studio, result: Result) -> str:
     request, reading = result.request, result.readings[0]
     kept = "" if request.mask is None else f" {int((request.mask == 0).sum())} pixels are yours, unchanged."
-    return f"{_calls(result.calls)}, {result.seconds:.1f} s.{_said(reading)}{kept} Weights {studio.about}."
+    cost = f"{counted(result.calls, 'network call')}, {result.seconds:.1f} s."
+    return f"{cost}{_said(reading)}{kept} Weights {studio.about}."
 
 
 def strip_account(result: Result) -> str:
@@ -199,7 +201,8 @@ def strip_account(result: Result) -> str:
     said = f"The classifier reads {labels}. " if labels else ""
     return (
         f"One noise for all eight; only the strength differs. {said}"
-        f"{_calls(result.calls)} for the whole batch, {result.seconds:.1f} s. Select one to take over its strength."
+        f"{counted(result.calls, 'network call')} for the whole batch, {result.seconds:.1f} s. "
+        "Select one to take over its strength."
     )
 
 
@@ -224,29 +227,9 @@ def _figures(*figures: tuple[np.ndarray, str, str]) -> str:
     return f'<div class="inside">{"".join(parts)}</div>'
 
 
-def line(text: str) -> str:
-    return f'<p role="status">{html.escape(text)}</p>'
-
-
 def _reads(reading: Reading | None) -> str:
     return f"reads {reading.label}, {reading.confidence:.0%}" if reading else ""
 
 
 def _said(reading: Reading | None) -> str:
     return f" The classifier {_reads(reading)}." if reading else ""
-
-
-def _a(name: str) -> str:
-    return f"{'an' if name[:1].lower() in tuple('8aeiou') else 'a'} {name}"
-
-
-def _steps(count: int) -> str:
-    return f"{count} step{'' if count == 1 else 's'}"
-
-
-def _calls(count: int) -> str:
-    return f"{count} network call{'' if count == 1 else 's'}"
-
-
-def _seconds(seconds: float) -> str:
-    return f"about {max(seconds, 0.1):.1f} s" if seconds < 10 else f"about {seconds:.0f} s"

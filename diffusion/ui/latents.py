@@ -21,6 +21,7 @@ from diffusion.noise import Noise
 from diffusion.pipeline import Pipeline, Request
 from diffusion.ui.studio import Reading, Studio, paced
 from diffusion.ui.widgets import film, frame, tile
+from diffusion.ui.wording import announced
 
 POINTS = 33  # of a walk
 DRAWS = 4  # of noise
@@ -91,7 +92,7 @@ def through(studio: Studio, picture: np.ndarray, when: str = "") -> tuple[str, s
     return (
         f'<div class="panes">{"".join(panes)}</div>',
         f"<dl>{rows}</dl>",
-        _status(f"{when}{studio.about}; encoded and decoded in {milliseconds:.0f} ms."),
+        announced(f"{when}{studio.about}; encoded and decoded in {milliseconds:.0f} ms."),
     )
 
 
@@ -137,10 +138,6 @@ def _decibels(value: float) -> str:
 
 def _signed(value: float, digits: int = 1) -> str:
     return f"{value:.{digits}f}".replace("-", "−")
-
-
-def _status(text: str) -> str:
-    return f'<p role="status">{html.escape(text)}</p>'
 
 
 # ---------------------------------------------------------------- between two pictures
@@ -212,7 +209,7 @@ def denoised(studio: Studio, seed: int, when: str = "") -> Iterator[tuple[Any, A
             captions=captions,
             ends=("noise", "pictures"),
         ),
-        _status(
+        announced(
             f"{when}The noise is read as {noise_read}. Seeds {seed} to {seed + DRAWS - 1}, no prompt; {studio.about}, "
             f"{step.calls} calls in {time.monotonic() - began:.1f} s."
         ),

@@ -6,10 +6,11 @@ from typing import Any
 from diffusion.samplers import SAMPLERS
 from diffusion.ui.comparison import CALLS, Cell, Contest, Score, wilson
 from diffusion.ui.studio import Studio
-from diffusion.ui.verdict import judged, seeds
+from diffusion.ui.verdict import judged
 from diffusion.ui.widgets import grid, scores, tradeoff
 from diffusion.ui.widgets.scores import PICTURES, Fact, Filled, Row
 from diffusion.ui.widgets.tradeoff import Line, Point
+from diffusion.ui.wording import seeds
 
 
 def table(contest: Contest, *, running: bool = False, selected: int | None = None) -> dict[str, Any]:

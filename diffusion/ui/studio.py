@@ -123,10 +123,6 @@ class Studio:
         """Which weights, on which device."""
         return f"{self.name} ({self.weights}) on {self.pipeline.device.type.upper()}"
 
-    def counted(self, count: int) -> str:
-        """So many of what the model makes: "1 digit", "16 digits"."""
-        return f"1 {self.noun}" if count == 1 else f"{count} {self.noun}s"
-
     def taken(self, picture: Image.Image, as_is: bool = False) -> np.ndarray:
         """A picture from outside in the model's size, uint8 (H, W); a digit is cut out and centred as MNIST's are.
 

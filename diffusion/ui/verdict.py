@@ -4,9 +4,9 @@ import html
 from collections import Counter
 from typing import Any
 
-from diffusion.pipeline import Request
 from diffusion.ui.studio import Reading, Result, Studio
 from diffusion.ui.widgets import grid
+from diffusion.ui.wording import article, counted, seeds
 
 SURE = 0.8  # the confidence below which a reading counts as unsure
 
@@ -33,29 +33,19 @@ def account(studio: Studio, result: Result, opening: str = "") -> str:
     return f'<p role="status"><strong>{html.escape(verdict(studio, result))}</strong></p><p>{html.escape(cost)}</p>'
 
 
-def seeds(request: Request) -> str:
-    """The seeds that a request's pictures use."""
-    last = request.seeds[-1]
-    return f"seed {last}" if request.count == 1 else f"seeds {request.seed} to {last}"
-
-
 def verdict(studio: Studio, result: Result) -> str:
     """What the classifier makes of a result, in a sentence."""
     pairs, count = _readings(result), result.request.count
     if None in result.readings:
-        return f"{studio.counted(count).capitalize()}, which no classifier here can read."
+        return f"{counted(count, studio.noun)}, which no classifier here can read."
     if "" in result.request.prompts:
         seen = Counter(reading.label for _, reading in pairs)
         return f"The classifier sees {', '.join(f'{seen[name]} × {name}' for name in sorted(seen))}."
     right = sum(prompt == reading.label for prompt, reading in pairs)
     asked = set(result.request.prompts)
-    wanted = _a(*asked) if len(asked) == 1 else f"the {studio.noun}s asked for"
+    wanted = article(*asked) if len(asked) == 1 else f"the {studio.noun}s asked for"
     return f"The classifier reads {right} of {count} as {wanted}."
 
 
 def _readings(result: Result) -> list[tuple[str, Reading]]:
     return list(zip(result.request.prompts, result.readings, strict=True))
-
-
-def _a(name: str) -> str:
-    return f"{'an' if name[0] in '8aeiou' else 'a'} {name}"

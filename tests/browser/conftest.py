@@ -8,8 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import BrowserType, Page, expect
+
+from diffusion.ui.studio import EXAMPLES
 
 FLAGS = [
     "--no-sandbox",
@@ -54,6 +58,12 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., st
     yield launch
     for demo in running:
         demo.close()
+
+
+@pytest.fixture(scope="session")
+def examples() -> np.ndarray:
+    """The app's test pictures of digits, uint8 (class, number, H, W)."""
+    return np.asarray(Image.open(EXAMPLES / "mnist.png")).reshape(10, 28, 20, 28).swapaxes(1, 2)
 
 
 @pytest.fixture

@@ -15,17 +15,10 @@ from diffusion.export import fit, read_picture, to_image
 from diffusion.noise import Noise
 from diffusion.schedules import Discrete
 from diffusion.ui.noising import SCHEDULES, lesson, tables
-from diffusion.ui.studio import EXAMPLES
 from diffusion.ui.tabs import noise
 
 PATHS = {path.name: path for path in tables()}
 LAST = 500  # of the slider
-
-
-@pytest.fixture(scope="module")
-def examples() -> np.ndarray:
-    """The app's test pictures, (class, number, H, W)."""
-    return np.asarray(Image.open(EXAMPLES / "mnist.png")).reshape(10, 28, 20, 28).swapaxes(1, 2)
 
 
 @pytest.fixture

@@ -20,7 +20,6 @@ from diffusion.export import enlarge, read_picture, to_digit, to_image, to_pictu
 from diffusion.noise import Noise
 from diffusion.pipeline import Pipeline
 from diffusion.ui import latents
-from diffusion.ui.studio import EXAMPLES
 from diffusion.ui.tabs import vae
 from diffusion.ui.widgets import tile
 
@@ -31,12 +30,6 @@ WCAG = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "bes
 def pipeline() -> Pipeline:
     """The model that the app runs, loaded once more."""
     return Pipeline.load("mnist-latent")
-
-
-@pytest.fixture(scope="module")
-def examples() -> np.ndarray:
-    """The app's test pictures, (class, number, H, W)."""
-    return np.asarray(Image.open(EXAMPLES / "mnist.png")).reshape(10, 28, 20, 28).swapaxes(1, 2)
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ from diffusion.ui.lab import Lab
 from diffusion.ui.shelf import Shelf
 from diffusion.ui.standings import account, detail, plot, progress, table
 from diffusion.ui.studio import Studio, paced
-from diffusion.ui.tabs.generate import duration
 from diffusion.ui.widgets import EACH, DigitGrid, DigitPicker, ScoreTable, TradeoffPlot
+from diffusion.ui.wording import counted, duration
 
 LEAD = "<p>Which sampler, and how many steps? Here all of them start from the same noise.</p>"
 ROWS, COUNT, SEED = ["dpmpp_2m", "euler_maruyama", "heun"], 20, 0  # what the controls open with
@@ -191,8 +191,7 @@ def label(studio: Studio, *controls: Any) -> str:
         contest = plan(studio, *controls)
     except ValueError:  # said in full when the button is pressed
         return "Compare"
-    cells = len(contest.cells)
-    return f"Fill {cells} cell{'s' if cells > 1 else ''} · {duration(seconds(studio, contest))}"
+    return f"Fill {counted(len(contest.cells), 'cell')} · {duration(seconds(studio, contest))}"
 
 
 def run(studio: Studio, *controls: Any) -> Iterator[Any]:

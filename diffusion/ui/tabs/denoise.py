@@ -1,6 +1,5 @@
 """The tab Denoise: one run as a film, from pure noise to the picture, with the formula of every step."""
 
-import html
 import re
 import shutil
 import tempfile
@@ -28,6 +27,7 @@ from diffusion.ui.formulas import formula, number
 from diffusion.ui.lab import Lab
 from diffusion.ui.shelf import Shelf
 from diffusion.ui.studio import Reading, Studio, paced
+from diffusion.ui.wording import announced
 
 LEAD = """<p>Watch one picture come out of noise. At each step the network guesses the clean picture, and the sampler
 moves the noisy state a little towards it.</p>"""
@@ -184,7 +184,7 @@ def film(
             panes, (reading,) = shoot(studio, trace[-1:])
             # A film that was there before goes with the first frame: a stopped run leaves nothing to save.
             starts = step.index == 0
-            about = _paragraph(f"Running, about {studio.seconds(request):.1f} s.")
+            about = announced(f"Running, about {studio.seconds(request):.1f} s.")
             shown = widgets.frame(
                 run,
                 step.index,
@@ -260,7 +260,7 @@ def develop(
         f"{note}{seen}{title}, seed {request.seed}: {last.calls} network calls in {seconds:.2f} s by {studio.about}."
     )
     name = re.sub(r"\W+", "-", f"denoise-{request.prompt or 'any'}-seed-{request.seed}")
-    return payload, Reel(panes, name), _paragraph(status)
+    return payload, Reel(panes, name), announced(status)
 
 
 def decided(readings: Sequence[Reading]) -> int:
@@ -271,11 +271,7 @@ def decided(readings: Sequence[Reading]) -> int:
 
 def stopped(saved: Reel | None) -> Any:
     """The status after a run: what `film` said last, unless it was stopped."""
-    return gr.skip() if saved else _paragraph("Stopped. Its frames can be played; only a finished film can be saved.")
-
-
-def _paragraph(text: str) -> str:
-    return f'<p role="status">{html.escape(text)}</p>'
+    return gr.skip() if saved else announced("Stopped. Its frames can be played; only a finished film can be saved.")
 
 
 @polite

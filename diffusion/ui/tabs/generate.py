@@ -30,8 +30,9 @@ from diffusion.ui.lab import Lab
 from diffusion.ui.shelf import Shelf
 from diffusion.ui.studio import Result, Studio, paced
 from diffusion.ui.tabs import denoise
-from diffusion.ui.verdict import account, judged, seeds
+from diffusion.ui.verdict import account, judged
 from diffusion.ui.widgets import DigitGrid, DigitPicker, grid
+from diffusion.ui.wording import counted, duration, seeds
 
 COUNT, SEED = 16, 1  # what the controls open with
 
@@ -214,14 +215,7 @@ def label(studio: Studio, digit: str, count: float, sampler: str, steps: float, 
         studio.check(wanted)
     except ValueError:  # said in full when the button is pressed
         return f"Make {studio.noun}s"
-    return f"Make {studio.counted(wanted.count)} · {duration(studio.seconds(wanted))}"
-
-
-def duration(seconds: float) -> str:
-    """An estimate as one says it."""
-    if seconds < 0.1:
-        return "under 0.1 s"
-    return f"about {seconds:.1f} s" if seconds < 9.95 else f"about {seconds:.0f} s"
+    return f"Make {counted(wanted.count, studio.noun)} · {duration(studio.seconds(wanted))}"
 
 
 def progress(studio: Studio, wanted: Request, step: Step) -> str:
@@ -230,7 +224,7 @@ def progress(studio: Studio, wanted: Request, step: Step) -> str:
     now = f"Step {step.index}{of}, noise level {step.sigma.max().item():.2g}."
     about = f"{step.calls} network calls, {seeds(wanted)}, {studio.about}."
     return (
-        f'<p><strong role="status">Making {studio.counted(wanted.count)}.</strong>'
+        f'<p><strong role="status">Making {counted(wanted.count, studio.noun)}.</strong>'
         f' <span aria-hidden="true">{now}</span></p>'
         f'<p aria-hidden="true">{html.escape(about)}</p>'
     )

@@ -19,7 +19,6 @@ from diffusion.ui.becoming import (
     eight,
     glimpse,
     ladder,
-    line,
     look,
     movie,
     picked,
@@ -33,6 +32,7 @@ from diffusion.ui.lab import Lab
 from diffusion.ui.shelf import Shelf
 from diffusion.ui.studio import Result, Studio
 from diffusion.ui.widgets import DigitGrid, DigitPicker, FramePlayer, MaskPad, SketchPad
+from diffusion.ui.wording import announced
 
 COLUMN, STRENGTH, SEED = 9, 0.6, 6  # what the page opens with
 QUIET = {"api_visibility": "private", "show_progress": "hidden"}
@@ -78,10 +78,10 @@ def shown(studio: Studio) -> Shown:
         "go": {"value": promise},
         "inside": {"value": views},
         "player": {"value": movie(studio, "opening", steps, result)},
-        "status": {"value": line(f"Made when the model was opened: {account(studio, result)}")},
+        "status": {"value": announced(f"Made when the model was opened: {account(studio, result)}")},
         "strip": {"value": ladder(strip)},
         "strip_go": {"value": strip_promise},
-        "strip_status": {"value": line(strip_account(strip))},
+        "strip_status": {"value": announced(strip_account(strip))},
         "result": {"value": result},
         **settled,
     }

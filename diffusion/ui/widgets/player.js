@@ -130,23 +130,6 @@ const plot = find('.curves svg'), legend = find('.curves ul');
 const margin = { left: 40, right: 10, top: 10, bottom: 20 }, plotHeight = 132;
 let scale = null;
 
-const superscript = (n) => String(n).replace(/[-0-9]/g, (c) => (c === '-' ? '⁻' : '⁰¹²³⁴⁵⁶⁷⁸⁹'[c]));
-const power = (n) => ({ '-2': '0.01', '-1': '0.1', 0: '1', 1: '10', 2: '100' }[n] || `10${superscript(n)}`);
-function readable(value) {
-  if (value === null) return '∞';
-  if (value === 0) return '0';
-  const exponent = Math.floor(Math.log10(value));
-  if (exponent >= -3 && exponent < 4) return String(+value.toPrecision(3));
-  return `${(value / 10 ** exponent).toFixed(1)} × 10${superscript(exponent)}`;
-}
-
-function svg(tag, attributes, text) {
-  const node = document.createElementNS('http://www.w3.org/2000/svg', tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  if (text !== undefined) node.textContent = text;
-  return node;
-}
-
 function drawCurves() {
   plot.replaceChildren();
   legend.replaceChildren();
@@ -196,7 +179,7 @@ function moveCursor() {
     const value = curve.values[at], dot = plot.querySelector(`.dot.c${k}`);
     dot.setAttribute('visibility', value > 0 ? 'visible' : 'hidden');
     if (value > 0) { dot.setAttribute('cx', scale.x(at)); dot.setAttribute('cy', scale.y(value)); }
-    legend.children[k].lastChild.textContent = readable(value);
+    legend.children[k].lastChild.textContent = readable(value ?? Infinity);
   });
 }
 

@@ -150,7 +150,7 @@ class FramePlayer(gr.HTML):
             label=label,
             html_template=TEMPLATE,
             css_template=asset("controls.css", "player.css"),
-            js_on_load=asset("pixels.js", "player.js"),
+            js_on_load=asset("pixels.js", "plot.js", "player.js"),
             apply_default_css=False,
             panes=list(panes),
             step=step,
