@@ -5,9 +5,11 @@ from collections.abc import Iterator
 
 import gradio as gr
 import pytest
+from ports import free_port
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"  # two test processes side by side: threads of theirs would only wait for each other
 
 from diffusion.ui import build_app, launch_kwargs
 from diffusion.ui.shelf import Shelf
@@ -31,7 +33,7 @@ def demo(shelf: Shelf, tmp_path_factory: pytest.TempPathFactory) -> Iterator[gr.
     """The running app."""
     os.environ["GRADIO_TEMP_DIR"] = str(tmp_path_factory.mktemp("gradio"))
     demo = build_app(shelf)
-    local = {"prevent_thread_lock": True, "quiet": True, "server_name": "127.0.0.1"}
+    local = {"prevent_thread_lock": True, "quiet": True, "server_name": "127.0.0.1", "server_port": free_port()}
     demo.launch(**launch_kwargs(shelf.limits), **local)
     yield demo
     demo.close()

@@ -3,7 +3,6 @@
 import os
 import re
 import runpy
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from typing import Any
 import gradio as gr
 import httpx
 import pytest
+from ports import free_port
 
 from diffusion import checkpoints
 from diffusion.ui.studio import Limits
@@ -121,12 +121,6 @@ def start(command: list[str], port: int, **environment: str) -> tuple[subprocess
         except httpx.ConnectError:
             assert process.poll() is None and time.monotonic() < deadline, printed
             time.sleep(0.2)
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import BrowserType, Page, expect
+from ports import free_port
 
 from diffusion.ui.studio import EXAMPLES
 
@@ -53,6 +54,7 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., st
     def launch(demo: gr.Blocks, **arguments: Any) -> str:
         running.append(demo)
         local = {"prevent_thread_lock": True, "quiet": True, "server_name": "127.0.0.1", "share": False}
+        local["server_port"] = free_port()
         return demo.launch(**{**arguments, **local})[1].rstrip("/")
 
     yield launch
