@@ -1,13 +1,16 @@
 """Prompts into what the network attends to: list[str] -> context (B, L, D). The unconditional prompt is ""."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from difflib import get_close_matches
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from diffusion.config import STRICT
+from diffusion.unet import Attention, check_positive
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,102 @@ class Words(nn.Module):
                 raise ValueError(f'The model does not know the prompt "{prompt:.40}"; it knows {known} and "".')
         rows = torch.tensor([self.rows[prompt] for prompt in prompts], device=self.embedding.weight.device)
         return self.embedding(rows).unsqueeze(1)
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """A transformer that reads prompts of several words.
+
+    vocabulary: the words that it knows, in lower case; dim: the vectors' size D; layers, heads: the transformer's.
+    length: tokens of every prompt L, one of them the start's.
+    """
+
+    kind: Literal["text"] = "text"
+    vocabulary: tuple[str, ...] = ()
+    dim: int = 64
+    layers: int = 2
+    heads: int = 4
+    length: int = 24
+
+    __pydantic_config__ = STRICT
+
+    def __post_init__(self) -> None:
+        check_positive(self)
+        if self.dim % self.heads:
+            raise ValueError(f"dim must be a multiple of heads = {self.heads}, but it is {self.dim}")
+        if len(set(self.vocabulary)) < len(self.vocabulary) or any(split(word) != [word] for word in self.vocabulary):
+            raise ValueError("the vocabulary holds each word once, in lower case, of letters and digits alone")
+
+
+def split(prompt: str) -> list[str]:
+    """The words of a prompt in lower case: runs of letters and digits, of any script."""
+    return re.findall(r"[^\W_]+", prompt.lower())
+
+
+class Understood(NamedTuple):
+    """What becomes of a prompt: the words that are read, those that are not known, and known ones past the length."""
+
+    words: tuple[str, ...]
+    unknown: tuple[str, ...]
+    dropped: tuple[str, ...]
+
+
+class TextBlock(nn.Module):
+    """Self-attention over the words and a feed-forward, each around a residual (Vaswani et al. 2017, section 3.1)."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.attention = Attention(dim, dim, heads)
+        self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        x = x + self.attention(self.norm1(x), mask=mask)
+        return x + self.mlp(self.norm2(x))
+
+
+class Text(nn.Module):
+    """Reads words in their order: a start token, a token a word, and padding to L, (B, L, D).
+
+    No word attends to padding. After the transformer all padding is one learned vector, so that every prompt is a point
+    of one space: two of them can be mixed, and a network needs no mask to read them.
+    """
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.dim, self.length = config.dim, config.length
+        self.rows = {word: row for row, word in enumerate(config.vocabulary, start=1)}  # row 0 is the start
+        self.embedding = nn.Embedding(1 + len(self.rows), config.dim)
+        self.position = nn.Parameter(0.1 * torch.randn(config.length, config.dim))
+        self.padding = nn.Parameter(torch.zeros(config.dim))
+        self.blocks = nn.ModuleList(TextBlock(config.dim, config.heads) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(config.dim)
+
+    def understand(self, prompt: str) -> Understood:
+        """Which words of a prompt are read, and which are not."""
+        words = split(prompt)
+        known = [word for word in words if word in self.rows]
+        unknown = tuple(dict.fromkeys(word for word in words if word not in self.rows))
+        room = self.length - 1
+        return Understood(tuple(known[:room]), unknown, tuple(known[room:]))
+
+    def nearest(self, word: str) -> list[str]:
+        """Up to three known words that are spelt much like this one."""
+        return get_close_matches(word, self.rows, n=3)
+
+    def forward(self, prompts: Sequence[str]) -> Tensor:
+        """Reads what `understand` says is read; "" is the start alone."""
+        lines = [self.understand(prompt).words for prompt in prompts]
+        rows = torch.zeros(len(lines), self.length, dtype=torch.long)
+        for row, line in zip(rows, lines, strict=True):
+            row[1 : 1 + len(line)] = torch.tensor([self.rows[word] for word in line])
+        lengths = torch.tensor([[1 + len(line)] for line in lines])
+        device = self.padding.device
+        read = (torch.arange(self.length) < lengths).to(device)  # (B, L)
+        x = self.embedding(rows.to(device)) + self.position
+        for block in self.blocks:
+            x = block(x, read)
+        return torch.where(read.unsqueeze(-1), self.norm(x), self.padding)
 
 
 @dataclass(frozen=True)

@@ -147,11 +147,13 @@ class Attention(nn.Module):
         self.to_v = nn.Linear(context_dim, channels, bias)
         self.to_out = nn.Sequential(nn.Linear(channels, channels))
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """x (B, N, C), context (B, L, D) -> (B, N, C); mask (B, L): True for the tokens that are attended to."""
         context = x if context is None else context
+        mask = None if mask is None else mask[:, None, None, :]  # one for all heads and queries
         qkv = self.to_q(x), self.to_k(context), self.to_v(context)
         q, k, v = (rearrange(y, "b n (head d) -> b head n d", head=self.heads) for y in qkv)
-        return self.to_out(rearrange(F.scaled_dot_product_attention(q, k, v), "b head n d -> b n (head d)"))
+        return self.to_out(rearrange(F.scaled_dot_product_attention(q, k, v, mask), "b head n d -> b n (head d)"))
 
 
 class GEGLU(nn.Module):

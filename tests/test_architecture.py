@@ -67,7 +67,7 @@ def test_samplers_guidance_and_noise_know_of_no_model(name):
 
 @pytest.mark.parametrize(
     ("name", "allowed"),
-    [("config", set()), ("schedules", {"config"}), ("denoiser", {"schedules"}), ("conditioning", {"config"})],
+    [("config", set()), ("schedules", {"config"}), ("denoiser", {"schedules"}), ("conditioning", {"config", "unet"})],
 )
 def test_the_foundations_know_only_what_lies_below(name, allowed):
     own = {other.split(".")[1] for other in imports(ENGINE[name]) if other.startswith("diffusion.")}
