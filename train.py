@@ -98,7 +98,7 @@ def use_threads(threads: int | None) -> None:
     torch.set_num_threads(threads)
 
 
-def pictures(recipe: Recipe, folder: Path | None) -> data.ImageData:
+def pictures(recipe: Recipe, folder: Path | None) -> data.Examples:
     """The pictures to train on, in the shape that the model takes; says what they were before, if they were not."""
     read = data.load(recipe.data, "train", folder, shape=image_shape(recipe))
     if read.found:
@@ -204,14 +204,11 @@ def hardware(device: torch.device) -> str:
 
 def dry_run(run: training.Run, output: Path) -> None:
     """Show what would be trained on what, and for how long."""
-    count, channels, height, width = run.images.shape
-    per_class = torch.bincount(run.data.labels, minlength=len(run.data.classes)).tolist()
-    classes = [f"{name} ({n})" for name, n in zip(run.data.classes, per_class, strict=True) if name]
-    grouped = f"in {len(classes)} classes\n  {', '.join(classes)}" if classes else "without classes"
-    print(f"{run.recipe.data}: {count} images of {channels} x {height} x {width} {grouped}")
+    print(f"{run.recipe.data}: {run.data}")
     output.mkdir(parents=True, exist_ok=True)
-    batch = run.data.images[data.batch_indices(count, 64, run.recipe.seed, 0)]
-    save_pictures(data.to_unit(batch).unflatten(0, (4, 16)), output / "batch.png")
+    index = data.batch_indices(len(run.data), 64, run.recipe.seed, 0)
+    batch, _ = run.data.batch(index, training.generator(run.recipe.seed, run.stage, 0))
+    save_pictures(batch.unflatten(0, (4, 16)), output / "batch.png")
     print(f"  the first batch is pictured in {output / 'batch.png'}")
     for name, parameters in run.parameters().items():
         print(f"{name}: {parameters:,} parameters")

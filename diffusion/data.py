@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -32,6 +32,31 @@ OWN = {"folder": read_folder, "idx": read_idx, "celeba": read_celeba}
 """Data of one's own: what is in it, and which classes, only its files say."""
 
 
+class Examples(Protocol):
+    """Pictures with prompts, from which a model learns.
+
+    classes: the prompts of all of them, () where prompts are sentences. prompts: some to show what a model can do.
+    fixed: whether a batch depends on its index alone. digest: 16 hex digits that tell these pictures from any others.
+    """
+
+    classes: tuple[str, ...]
+    prompts: tuple[str, ...]
+    fixed: bool
+    digest: str
+
+    def __len__(self) -> int:
+        """How many pictures there are to begin with."""
+
+    def __str__(self) -> str:
+        """What they are, in a line or two."""
+
+    def batch(self, index: Tensor, source: torch.Generator) -> tuple[Tensor, list[str]]:
+        """Pictures (B, C, H, W) float32 in [-1, 1] and their prompts, for indices (B,)."""
+
+    def few(self) -> "Examples":
+        """Some of them, to try things with."""
+
+
 @dataclass(frozen=True)
 class ImageData:
     """One split: images uint8 (N, C, H, W), labels int64 (N,), and the prompt classes[label] of each label.
@@ -43,6 +68,33 @@ class ImageData:
     labels: Tensor
     classes: tuple[str, ...]
     found: str = ""
+
+    fixed: ClassVar[bool] = True
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __str__(self) -> str:
+        per_class = torch.bincount(self.labels, minlength=len(self.classes)).tolist()
+        classes = [f"{name} ({n})" for name, n in zip(self.classes, per_class, strict=True) if name]
+        grouped = f"in {len(classes)} classes\n  {', '.join(classes)}" if classes else "without classes"
+        return f"{len(self)} images of {' x '.join(map(str, self.images.shape[1:]))} {grouped}"
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """The classes."""
+        return self.classes
+
+    def batch(self, index: Tensor, source: torch.Generator | None = None) -> tuple[Tensor, list[str]]:
+        """Pictures in [-1, 1] and their prompts; of N pictures, N + i is picture i turned left to right."""
+        turned, index = (index // len(self)).bool(), index % len(self)
+        images = self.images[index]
+        images = torch.where(turned.view(-1, 1, 1, 1), images.flip(-1), images)
+        return to_unit(images), [self.classes[label] for label in self.labels[index].tolist()]
+
+    def few(self) -> "ImageData":
+        """The first 512."""
+        return replace(self, images=self.images[:512], labels=self.labels[:512])
 
     @cached_property
     def digest(self) -> str:

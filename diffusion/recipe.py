@@ -11,7 +11,7 @@ from pydantic import Field
 
 from diffusion.classifier import ClassifierConfig
 from diffusion.config import STRICT, dump, parse
-from diffusion.data import DATASETS, ImageData, check_name
+from diffusion.data import DATASETS, Examples, check_name
 from diffusion.pictures import Shape
 from diffusion.pipeline import CODECS, ModelConfig
 
@@ -199,7 +199,7 @@ def _check_parts(config: ModelConfig, stages: Mapping[str, Stage], where: str) -
         )
 
 
-def identity(recipe: Recipe, data: ImageData) -> dict[str, Any]:
+def identity(recipe: Recipe, data: Examples) -> dict[str, Any]:
     """All that decides the weights, by dotted key: two runs with equal identities train alike on one machine."""
     plain = dump(recipe) | {"model": dump(model_config(recipe, data.classes))}
     for key in ("name", "title", "description"):
@@ -210,7 +210,7 @@ def identity(recipe: Recipe, data: ImageData) -> dict[str, Any]:
         del plain[stage]["sample_every"], plain[stage]["save_every"]
         if plain[stage].get("mirror") is False:
             del plain[stage]["mirror"]  # as in states from before it was a setting
-    return _flat(plain) | {"images": len(data.images), "digest of the images": data.digest}
+    return _flat(plain) | {"images": len(data), "digest of the images": data.digest}
 
 
 def _flat(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

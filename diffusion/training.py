@@ -23,12 +23,13 @@ from torch import Tensor, nn
 from diffusion import checkpoints
 from diffusion.classifier import Classifier, ClassifierConfig
 from diffusion.config import dump
-from diffusion.data import ImageData, batch_indices, to_unit
+from diffusion.data import Examples, batch_indices
 from diffusion.pipeline import Pipeline, Request, with_codec_scale
 from diffusion.recipe import Recipe, Stage, differences, identity, model_config
 
 LEVELS = 8  # rows of the loss-by-noise-level table
 COLUMNS = 20  # classes that the sample pictures show at most
+MEASURED = 4096  # pictures that the latents' spread is measured on where no two batches are alike
 
 
 class Level(NamedTuple):
@@ -59,9 +60,8 @@ class Run:
     the part that the stage trains.
     """
 
-    def __init__(self, recipe: Recipe, data: ImageData, device: torch.device) -> None:
+    def __init__(self, recipe: Recipe, data: Examples, device: torch.device) -> None:
         self.recipe, self.data, self.device = recipe, data, device
-        self.images = data.images.to(device)
         self._encoded: Tensor | None = None
         config = model_config(recipe, data.classes)
         with torch.random.fork_rng(devices=[]):
@@ -77,6 +77,11 @@ class Run:
         """Whether the last stage has made its last step."""
         last, stage = list(self.recipe.stages.items())[-1]
         return self.stage == last and self.step == stage.steps
+
+    @property
+    def prompted(self) -> bool:
+        """Whether the model reads prompts at all."""
+        return self.model.conditioner.dim is not None
 
     def _enter(self, stage: str) -> None:
         self.stage, self.step, settings = stage, 0, self.recipe.stages[stage]
@@ -115,7 +120,7 @@ class Run:
         first, before = self.step, self.seconds[self.stage]
         while self.step < settings.steps:
             began = time.perf_counter()
-            index = batch_indices(len(self.images), settings.batch, seed, self.step)
+            index = batch_indices(len(self.data), settings.batch, seed, self.step)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
                 losses = objective(index, generator(seed, self.stage, self.step))
             self.optimizer.zero_grad()
@@ -158,17 +163,27 @@ class Run:
         return tuple(Level(low, high, mean) for low, high, mean in zip(edges, edges[1:], means, strict=False))
 
     @torch.no_grad()
-    def encode(self, index: Tensor) -> Tensor:
-        """Training images (B,) as states (B, C, h, w); of N images, N + i is image i turned left to right."""
-        turned, index = (index.to(self.device) // len(self.images)).bool(), index.to(self.device) % len(self.images)
-        images = self.images[index]
-        return self.model.codec.encode(to_unit(torch.where(turned.view(-1, 1, 1, 1), images.flip(-1), images)))
+    def states(self, index: Tensor, source: torch.Generator) -> tuple[Tensor, list[str]]:
+        """Training pictures (B,) as states (B, C, h, w), and their prompts; latents that stay the same are kept."""
+        images, prompts = self.data.batch(index, source)
+        if "vae" in self.recipe.stages and self.data.fixed:
+            return self.latents()[index.to(self.device)], prompts
+        return self.model.codec.encode(images.to(self.device)), prompts
 
+    @torch.no_grad()
     def latents(self) -> Tensor:
-        """All training images as states, once: the codec no longer changes. With mirror, then all of them turned."""
+        """All training pictures as states, once: the codec no longer changes. With mirror, then all of them turned.
+
+        Where no two batches are alike, those of one large batch.
+        """
         if self._encoded is None:
-            count = len(self.images) * (2 if self.recipe.denoiser and self.recipe.denoiser.mirror else 1)
-            self._encoded = torch.cat([self.encode(part) for part in torch.arange(count).split(500)])
+            source, mirror = (
+                generator(self.recipe.seed, "latents", 0),
+                self.recipe.denoiser and self.recipe.denoiser.mirror,
+            )
+            count = len(self.data) * (2 if mirror else 1) if self.data.fixed else min(len(self.data), MEASURED)
+            parts = (self.data.batch(part, source)[0] for part in torch.arange(count).split(500))
+            self._encoded = torch.cat([self.model.codec.encode(part.to(self.device)) for part in parts])
         return self._encoded
 
     def _set_latent_scale(self, scale: float) -> None:
@@ -181,19 +196,20 @@ class Run:
     def samples(self) -> Tensor | None:
         """What the model can do by now, always from the same noise: (rows, columns, C, H, W) in [-1, 1].
 
-        vae: training images, and below each its reconstruction. denoiser: one column a class, the first 20 of them.
+        vae: training images, and below each its reconstruction. denoiser: one column a prompt, the first 20 of them.
         classifier: None.
         """
         if self.stage == "classifier":
             return None
         if self.stage == "vae":
-            index = batch_indices(len(self.images), 20, self.recipe.seed, 0)
-            originals = to_unit(self.images[index.to(self.device)]).unflatten(0, (2, -1))
+            index = batch_indices(len(self.data), 20, self.recipe.seed, 0)
+            originals = self.data.batch(index, generator(self.recipe.seed, "samples", 0))[0].to(self.device)
+            originals = originals.unflatten(0, (2, -1))
             rebuilt = torch.stack([self.model.reconstruct(row) for row in originals])
             return torch.stack([originals, rebuilt], 1).flatten(0, 1)
-        rows, config = 4, self.model.config
-        prompts = (config.classes[:COLUMNS] or ("",) * 10) * rows
-        request = Request(prompts, count=len(prompts), **dump(config.defaults))
+        rows = 4
+        prompts = (self.data.prompts[:COLUMNS] if self.prompted else ("",) * 10) * rows
+        request = Request(prompts, count=len(prompts), **dump(self.model.config.defaults))
         *_, last = self.model.generate(request)
         return self.model.images(last, request).unflatten(0, (rows, -1))
 
@@ -219,7 +235,7 @@ class Run:
         return {
             "title": self.recipe.title or self.recipe.name,
             "description": self.recipe.description,
-            "data": {"name": self.recipe.data, "images": len(self.images)},
+            "data": {"name": self.recipe.data, "images": len(self.data)},
             "parameters": self.parameters(),
             "stages": stages,
         }
@@ -300,8 +316,7 @@ def vae_objective(run: Run) -> Objective:
     vae, weight = run.live["codec"], run.recipe.vae.kl_weight
 
     def losses(index: Tensor, source: torch.Generator) -> Tensor:
-        images = run.images[index.to(run.device)]
-        x = to_unit(images)
+        x = run.data.batch(index, source)[0].to(run.device)
         posterior = vae.posterior(x)
         noise = torch.randn(posterior.mean.shape, generator=source).to(run.device)
         error = (vae.decode(posterior.sample(noise)) - x).square().flatten(1).mean(1)
@@ -318,20 +333,16 @@ def denoiser_objective(run: Run) -> Objective:
     """
     schedule, dropout, mirror = run.model.config.schedule, run.recipe.denoiser.label_dropout, run.recipe.denoiser.mirror
     conditioner, denoiser = run.live["conditioner"], run.live["denoiser"]
-    # An autoencoder's latents are kept; pixels are encoded as quickly as they are looked up.
-    states = run.latents().__getitem__ if "vae" in run.recipe.stages else run.encode
-    classes = run.model.config.classes or ("",) * len(run.data.classes)
 
     def losses(index: Tensor, source: torch.Generator) -> Tensor:
         dropped = torch.rand(len(index), generator=source) < dropout
-        labels = run.data.labels[index].tolist()
-        prompts = ["" if drop else classes[label] for drop, label in zip(dropped, labels, strict=True)]
         u = torch.arange(len(index)) + torch.rand(len(index), generator=source, dtype=torch.float64)
         sigma = schedule.sample(u / len(index)).float().to(run.device)
         eps = torch.randn(len(index), *run.model.codec.latent_shape, generator=source).to(run.device)
         if mirror:
-            index = index + len(run.images) * torch.randint(2, index.shape, generator=source)
-        x0 = states(index.to(run.device))
+            index = index + len(run.data) * torch.randint(2, index.shape, generator=source)
+        x0, prompts = run.states(index, source)
+        prompts = ["" if drop or not run.prompted else prompt for drop, prompt in zip(dropped, prompts, strict=True)]
         return denoiser.loss(x0, sigma, eps, conditioner(prompts))
 
     return losses
@@ -342,9 +353,8 @@ def classifier_objective(run: Run) -> Objective:
     classifier, labels, mirror = run.live["classifier"], run.data.labels.to(run.device), run.recipe.classifier.mirror
 
     def losses(index: Tensor, source: torch.Generator) -> Tensor:
-        index = index.to(run.device)
-        x = to_unit(run.images[index])
-        return classifier.loss(x, labels[index], source, mirror)
+        x = run.data.batch(index, source)[0].to(run.device)
+        return classifier.loss(x, labels[index.to(run.device)], source, mirror)
 
     return losses
 
@@ -360,10 +370,10 @@ def _part(model: nn.Module, stage: str) -> nn.ModuleDict:
     return nn.ModuleDict({name: getattr(model, name) for name in names})
 
 
-def estimate(recipe: Recipe, data: ImageData, device: torch.device) -> dict[str, float]:
+def estimate(recipe: Recipe, data: Examples, device: torch.device) -> dict[str, float]:
     """Seconds that the steps of each stage will take, from three timed steps of a run that is thrown away."""
     short = replace(recipe, **{name: replace(stage, steps=4) for name, stage in recipe.stages.items()})
-    run = Run(short, ImageData(data.images[:512], data.labels[:512], data.classes), device)
+    run = Run(short, data.few(), device)
     seconds = {}
     for name, stage in recipe.stages.items():
         run._enter(name)

@@ -412,12 +412,12 @@ def test_pixel_models_train_without_a_vae(tmp_path):
 
 def test_an_encoded_picture_and_its_mirror_image_are_what_the_codec_makes_of_them(tmp_path):
     run = new_run(tmp_path, **{"denoiser.mirror": True})
-    count, index = len(run.images), torch.tensor([3, 5])
-    x = data.to_unit(run.images[index])
+    count, index, source = len(run.data), torch.tensor([3, 5]), torch.Generator()
+    x = data.to_unit(run.data.images[index])
     with torch.no_grad():
         upright, turned = run.model.codec.encode(x), run.model.codec.encode(x.flip(-1))
-    assert torch.allclose(run.encode(index), upright, atol=1e-6)
-    assert torch.allclose(run.encode(index + count), turned, atol=1e-6)
+    assert torch.allclose(run.states(index, source)[0], upright, atol=1e-6)
+    assert torch.allclose(run.states(index + count, source)[0], turned, atol=1e-6)
     assert run.latents().shape == (2 * count, 2, 8, 8)
     assert torch.allclose(run.latents()[index + count], turned, atol=1e-6)
     assert new_run(tmp_path).latents().shape == (count, 2, 8, 8)
@@ -440,9 +440,11 @@ def test_mirroring_turns_half_of_the_pictures_and_changes_no_other_draw(recipe, 
         run._enter("denoiser")
         training.denoiser_objective(run)(index, training.generator(0, "denoiser", 0))
     x0, *rest = seen[False]
-    assert torch.allclose(x0, run.encode(index), atol=1e-6)
+    assert torch.allclose(x0, run.states(index, torch.Generator())[0], atol=1e-6)
     assert all(torch.equal(a, b) for a, b in zip(rest, seen[mirror][1:], strict=True))
-    turned = torch.isclose(seen[mirror][0], run.encode(index + 600), atol=1e-6).flatten(1).all(1)
+    with torch.no_grad():
+        other = run.model.codec.encode(run.data.batch(index + 600)[0])
+    turned = torch.isclose(seen[mirror][0], other, atol=1e-6).flatten(1).all(1)
     upright = torch.isclose(seen[mirror][0], x0, atol=1e-6).flatten(1).all(1)
     assert (turned | upright).all()
     assert (240 < turned.sum() < 360) if mirror else upright.all()
@@ -544,7 +546,9 @@ def test_a_vae_learns_from_three_grey_pictures(tmp_path, capsys):
 def test_a_dataset_of_many_classes_is_pictured_by_the_first_twenty(tmp_path):
     run = new_run(tmp_path, PIXELS)
     labels = torch.arange(30).repeat(20)
-    run = training.Run(run.recipe, data.ImageData(run.images, labels, tuple(f"c{i}" for i in range(30))), run.device)
+    run = training.Run(
+        run.recipe, data.ImageData(run.data.images, labels, tuple(f"c{i}" for i in range(30))), run.device
+    )
     run._enter("denoiser")
     assert run.samples().shape == (4, 20, 1, 28, 28)
 
