@@ -100,6 +100,8 @@ def use_threads(threads: int | None) -> None:
 
 def pictures(recipe: Recipe, folder: Path | None) -> data.Examples:
     """The pictures to train on, in the shape that the model takes; says what they were before, if they were not."""
+    if recipe.data in data.PAINTED:
+        return data.Painted(data.load(data.PAINTED[recipe.data], "train", folder), recipe.held_out)
     read = data.load(recipe.data, "train", folder, shape=image_shape(recipe))
     if read.found:
         print(read.found)

@@ -18,7 +18,8 @@ from tqdm import tqdm
 
 from diffusion import checkpoints, data, export
 from diffusion.classifier import Classifier
-from diffusion.pipeline import MAX_COUNT, Pipeline, Request, check_number, choose_device
+from diffusion.pipeline import Pipeline, choose_device
+from diffusion.request import MAX_COUNT, Request, check_number
 from diffusion.samplers import SAMPLERS
 
 MODEL = "mnist-latent"

@@ -1,6 +1,7 @@
 """Data sets as tensors that stay in memory, each class with its prompt."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -11,7 +12,9 @@ import torch
 import torchvision
 from torch import Tensor
 
+from diffusion.captions import Description, caption, forget
 from diffusion.folders import Labelled, read_celeba, read_folder, read_idx
+from diffusion.painting import SIDE, Painter
 from diffusion.pictures import Shape, resize
 
 
@@ -30,6 +33,8 @@ DATASETS = {
 """Data sets that can be fetched."""
 OWN = {"folder": read_folder, "idx": read_idx, "celeba": read_celeba}
 """Data of one's own: what is in it, and which classes, only its files say."""
+PAINTED = {"painted-mnist": "mnist"}
+"""Digits that are painted anew in every batch, with captions, and the data set that they come from."""
 
 
 class Examples(Protocol):
@@ -104,10 +109,59 @@ class ImageData:
         return digest.hexdigest()[:16]
 
 
+class Painted:
+    """Digits painted anew in every batch, each with a caption that leaves out some of what there is to say."""
+
+    classes: ClassVar[tuple[str, ...]] = ()
+    fixed: ClassVar[bool] = False
+    prompts: ClassVar[tuple[str, ...]] = (
+        "a thick red 7",
+        "a small green three leaning left on a white background",
+        "0 in blue on yellow paper",
+        "a thin white 5 on black",
+        "a huge orange eight",
+        "a tiny purple 4 in the top left corner",
+        "a pink 2, standing upright",
+        "a bold black nine leaning to the right",
+        "six",
+        "a yellow digit on a blue background",
+    )
+
+    def __init__(self, digits: ImageData, held_out: Sequence[Description] = ()) -> None:
+        """digits: MNIST or what looks like it; held_out: combinations that are never painted."""
+        self.digits, self.held_out = digits, tuple(held_out)
+
+    @cached_property
+    def painter(self) -> Painter:
+        """Traces the digits when it is first asked for, two minutes for all of MNIST."""
+        return Painter(self.digits.images, self.digits.labels, self.held_out)
+
+    @property
+    def digest(self) -> str:
+        """That of the digits, and of what is held out."""
+        return hashlib.sha256(f"{self.digits.digest} {self.held_out}".encode()).hexdigest()[:16]
+
+    def __len__(self) -> int:
+        return len(self.digits)
+
+    def __str__(self) -> str:
+        held_out = f", {len(self.held_out)} combinations held out" if self.held_out else ""
+        return f"{len(self)} digits, painted anew in every batch as 3 x {SIDE} x {SIDE}, with captions{held_out}"
+
+    def batch(self, index: Tensor, source: torch.Generator) -> tuple[Tensor, list[str]]:
+        """Pictures (B, 3, 32, 32) in [-1, 1] and a caption of each."""
+        images, descriptions = self.painter.batch(index, source)
+        return images, [caption(forget(description, source), source) for description in descriptions]
+
+    def few(self) -> "Painted":
+        """Of the first 512 digits."""
+        return Painted(self.digits.few(), self.held_out)
+
+
 def check_name(name: str) -> None:
-    """Raises ValueError unless it is a key of DATASETS or OWN."""
-    if name not in {**DATASETS, **OWN}:
-        raise ValueError(f"unknown data set '{name}'; the choices are {', '.join((*DATASETS, *OWN))}.")
+    """Raises ValueError unless it is a key of DATASETS, OWN or PAINTED."""
+    if name not in (names := (*DATASETS, *OWN, *PAINTED)):
+        raise ValueError(f"unknown data set '{name}'; the choices are {', '.join(names)}.")
 
 
 def load(
@@ -123,6 +177,10 @@ def load(
     Raises ValueError for an unknown name or split, for missing files that cannot be fetched, and for damaged files.
     """
     check_name(name)
+    if name in PAINTED:
+        raise ValueError(
+            f"{name} is painted from {PAINTED[name]}, anew for every use: load that, and give it to Painted."
+        )
     if split not in ("train", "test"):
         raise ValueError(f"unknown split '{split}'; the choices are train, test.")
     if name in OWN:

@@ -11,7 +11,8 @@ from torchmetrics.functional.image import peak_signal_noise_ratio, structural_si
 from diffusion.classifier import Classifier
 from diffusion.data import ImageData, to_uint8, to_unit
 from diffusion.distances import CHUNK, density_coverage, frechet, kernel_distance, nearest, precision_recall
-from diffusion.pipeline import Pipeline, Request
+from diffusion.pipeline import Pipeline
+from diffusion.request import Request
 from diffusion.yardstick import Progress, check, draw, finite, pick, read_real, recognised
 
 

@@ -23,7 +23,8 @@ from torch import Tensor
 
 from diffusion import __version__
 from diffusion.data import to_uint8, to_unit
-from diffusion.pipeline import Pipeline, Request
+from diffusion.pipeline import Pipeline
+from diffusion.request import Request
 
 KEY = "diffusion-lab"  # of the PNG text chunk
 FORMAT = 1  # of what it says; raised when an older reader would misunderstand it

@@ -15,7 +15,8 @@ from diffusion import checkpoints, data, export
 from diffusion.classifier import Classifier
 from diffusion.commands import MAX_IMAGES, batch_size, open_pipeline, writable
 from diffusion.distances import nearest
-from diffusion.pipeline import MAX_COUNT, Pipeline, Request, check_number
+from diffusion.pipeline import Pipeline
+from diffusion.request import MAX_COUNT, Request, check_number
 from diffusion.sweep import CALLS, HEADER, SWEPT, plan, sweep
 from diffusion.yardstick import MIN_COUNT
 

@@ -1,7 +1,6 @@
 """Requests in, pictures out: codec, conditioner, denoiser and sampler joined by composition."""
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,18 +10,18 @@ from torch import Tensor, nn
 
 from diffusion import __version__, checkpoints
 from diffusion.autoencoder import VAE, Pixels, PixelsConfig, VAEConfig
-from diffusion.conditioning import Unconditional, UnconditionalConfig, Words, WordsConfig
+from diffusion.conditioning import Text, TextConfig, Unconditional, UnconditionalConfig, Words, WordsConfig
 from diffusion.config import BY_KIND, STRICT, dump, parse
 from diffusion.denoiser import Denoiser
 from diffusion.guidance import clip, guide, inpaint
-from diffusion.noise import Noise
+from diffusion.noise import Between, Noise
+from diffusion.request import Request
 from diffusion.samplers import SAMPLERS, Step
 from diffusion.schedules import EDM, GRIDS, AnySchedule
 from diffusion.unet import UNet, UNetConfig
 
 CODECS = {"vae": VAE, "pixels": Pixels}
-CONDITIONERS = {"words": Words, "none": Unconditional}
-MAX_COUNT, MAX_STEPS, MAX_GUIDANCE, MAX_SEED = 4096, 1000, 100.0, 2**63 - 2**32
+CONDITIONERS = {"words": Words, "text": Text, "none": Unconditional}
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class ModelConfig:
 
     name: str
     codec: Annotated[VAEConfig | PixelsConfig, BY_KIND] = field(default_factory=VAEConfig)
-    conditioner: Annotated[WordsConfig | UnconditionalConfig, BY_KIND] = field(default_factory=WordsConfig)
+    conditioner: Annotated[WordsConfig | TextConfig | UnconditionalConfig, BY_KIND] = field(default_factory=WordsConfig)
     network: UNetConfig = field(default_factory=UNetConfig)
     schedule: AnySchedule = field(default_factory=EDM)
     prediction: Literal["eps", "x0", "score", "v", "edm", "flow"] = "edm"
@@ -53,89 +52,6 @@ class ModelConfig:
     engine: str = __version__
 
     __pydantic_config__ = STRICT
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to make. Everything is checked here, wherever it came from: app, API, command line or a link.
-
-    prompt: one for all images, or one per image; "" is the unconditional prompt.
-    negative: what to steer away from; acts when guidance is not 1.
-    count: images, 1 to 4096. seed: image i uses seed + i, whatever the batch; or one seed per image.
-    sampler: a key of SAMPLERS. steps: 1 to 1000 intervals of the noise grid.
-    guidance: 0 to 100; 1 means none. interval: the noise levels at which guidance acts, default all.
-    image: a start (C, H, W) or (count, C, H, W) in [-1, 1], or None.
-    strength: 0 to 1, one for all or one per image: the share of the grid's last steps that is run on `image`;
-        0 is its plain reconstruction, 1 starts from sigma_max.
-    mask: (1, H, W), True or 1 where the picture is to be made anew, or None for everywhere.
-    """
-
-    prompt: str | tuple[str, ...] = ""
-    negative: str = ""
-    count: int = 1
-    seed: int | tuple[int, ...] = 0
-    sampler: str = "dpmpp_2m"
-    steps: int = 20
-    guidance: float = 1.0
-    interval: tuple[float, float] = (0.0, math.inf)
-    image: Tensor | None = None
-    strength: float | tuple[float, ...] = 1.0
-    mask: Tensor | None = None
-
-    def __post_init__(self) -> None:
-        check_number("count", self.count, 1, MAX_COUNT, whole=True)
-        for seed in self.seed if isinstance(self.seed, tuple) else (self.seed,):
-            check_number("seed", seed, 0, MAX_SEED, whole=True)
-        check_number("steps", self.steps, 1, MAX_STEPS, whole=True)
-        check_number("guidance", self.guidance, 0, MAX_GUIDANCE)
-        for strength in self.strengths:
-            check_number("strength", strength, 0, 1)
-        if not isinstance(self.sampler, str) or self.sampler not in SAMPLERS:
-            raise ValueError(f"Unknown sampler {str(self.sampler)[:40]!r}; the choices are {', '.join(SAMPLERS)}.")
-        if not isinstance(self.prompt, (str, tuple)) or not all(
-            isinstance(p, str) for p in (*self.prompts, self.negative)
-        ):
-            raise ValueError("Prompts must be text: one for all images, or a tuple of one for each.")
-        if not len(self.prompts) == len(self.strengths) == len(self.seeds) == self.count:
-            raise ValueError(
-                f"One prompt, seed and strength for all, or one for each of the {self.count} images, please."
-            )
-        if not isinstance(self.interval, tuple) or len(self.interval) != 2:
-            raise ValueError("The guidance interval must be two noise levels, low and high.")
-        check_number("the interval's low end", self.interval[0], 0, math.inf)
-        check_number("the interval's high end", self.interval[1], self.interval[0], math.inf)
-        if self.mask is not None and self.image is None:
-            raise ValueError("A mask needs an image: it says which part of the image is made anew.")
-        for tensor, name in ((self.image, "image"), (self.mask, "mask")):
-            if tensor is not None and not (isinstance(tensor, Tensor) and tensor.isfinite().all()):
-                raise ValueError(f"The {name} must be a tensor of finite numbers.")
-
-    @property
-    def prompts(self) -> tuple[str, ...]:
-        return (self.prompt,) * self.count if isinstance(self.prompt, str) else self.prompt
-
-    @property
-    def strengths(self) -> tuple[float, ...]:
-        return self.strength if isinstance(self.strength, tuple) else (self.strength,) * self.count
-
-    @property
-    def seeds(self) -> Sequence[int]:
-        return self.seed if isinstance(self.seed, tuple) else range(self.seed, self.seed + self.count)
-
-    def steps_run(self, strength: float) -> int:
-        """How many of the grid's steps an image of this strength goes through."""
-        return math.ceil(round(strength * self.steps, 9))  # 0.55 * 20 is a little more than 11
-
-
-def check_number(name: str, value: object, low: float, high: float, *, whole: bool = False) -> None:
-    """
-    Raises:
-        ValueError: `value` is not a finite number (a whole one, where asked for) from low to high.
-    """
-    kind = "a whole number" if whole else "a number"
-    allowed = int if whole else (int, float)
-    if isinstance(value, bool) or not isinstance(value, allowed) or not low <= value <= high:
-        raise ValueError(f"{name} must be {kind} from {low:g} to {high:g}, not {str(value)[:40]}.")
 
 
 class Pipeline(nn.Module):
@@ -192,13 +108,12 @@ class Pipeline(nn.Module):
         """Yields the start as Step 0, then each step of the sampler; close the iterator to cancel.
 
         From noise, image to image and inpainting are one process: they differ in what is known and in the level that it
-        is noised to.
+        is noised to. A turn changes what is asked for between two steps, so the state there is the same without it.
 
         Raises:
             ValueError: a prompt or an image does not fit the model.
         """
-        noise = Noise(request.seeds)
-        context = self.conditioner(request.prompts)
+        noise, context, later = self._asked(request)
         negative = self.conditioner([request.negative] * request.count)
         known, hole = self._known(request)
         # The grid's last intervals, as many as the strongest image asks for; each image is held until its own start.
@@ -214,7 +129,20 @@ class Pipeline(nn.Module):
         yield Step(0, sigmas[0], x, known, 0)
         for step in SAMPLERS[request.sampler].run(denoise, x, sigmas, noise=noise):
             begun |= step.sigma.to(start) <= start
+            if request.turn is not None and step.index == request.turn.step:
+                context.copy_(later)
             yield step
+
+    def _asked(self, request: Request) -> tuple[Noise | Between, Tensor, Tensor]:
+        """The noise of each image, what it is asked for (B, L, D), and what from the turn on."""
+        noise, context = Noise(request.seeds), self.conditioner(request.prompts)
+        if request.travel is not None:
+            travel = request.travel
+            shares = torch.tensor(travel.shares).view(-1, 1, 1)
+            context = context.lerp(self.conditioner([travel.prompt] * request.count), shares.to(context))
+            noise = Between(noise, Noise([travel.seed] * request.count), travel.shares)
+        later = context if request.turn is None else self.conditioner(request.turn.prompts)
+        return noise, context, later
 
     def _known(self, request: Request) -> tuple[Tensor, Tensor]:
         """The clean states that a run starts from (count, ...), without an image the data's mean, and the bool hole."""

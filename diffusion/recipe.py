@@ -9,9 +9,11 @@ import torch
 import yaml
 from pydantic import Field
 
+from diffusion.captions import VOCABULARY, Description
 from diffusion.classifier import ClassifierConfig
+from diffusion.conditioning import split
 from diffusion.config import STRICT, dump, parse
-from diffusion.data import DATASETS, Examples, check_name
+from diffusion.data import DATASETS, PAINTED, Examples, check_name
 from diffusion.pictures import Shape
 from diffusion.pipeline import CODECS, ModelConfig
 
@@ -75,7 +77,8 @@ class ClassifierStage(Stage):
 class Recipe:
     """What recipe.yaml says.
 
-    data: a key of DATASETS or OWN. model: the sections of ModelConfig, or of ClassifierConfig for a classifier stage.
+    data: a key of DATASETS, OWN or PAINTED. held_out: combinations never painted, such as {digit: 7, ink: red}.
+    model: the sections of ModelConfig, or of ClassifierConfig for a classifier stage.
     vae, denoiser, classifier: the stages, run in this order; a stage that is left out is not run.
     """
 
@@ -84,6 +87,7 @@ class Recipe:
     description: str = ""
     seed: Annotated[int, Field(ge=0)] = 0
     data: str = "mnist"
+    held_out: tuple[Description, ...] = ()
     model: dict[str, Any] = field(default_factory=dict)
     vae: VAEStage | None = None
     denoiser: DenoiserStage | None = None
@@ -130,8 +134,8 @@ def model_config(recipe: Recipe, classes: Sequence[str], where: str = "recipe") 
     Raises ValueError in one sentence that begins with `where`.
     """
     conditioner = recipe.model.get("conditioner", {})
-    prompted = not isinstance(conditioner, dict) or conditioner.get("kind", "words") == "words"
-    classes = list(classes) if prompted else []
+    kind = conditioner.get("kind", "words") if isinstance(conditioner, dict) else None
+    classes = [] if kind == "none" else list(classes)
     known = {"name": recipe.name, "data": recipe.data} if recipe.classifier is None else {}
     known |= {"classes": classes}
     if twice := sorted({*known, "engine"} & set(recipe.model)):
@@ -145,15 +149,19 @@ def model_config(recipe: Recipe, classes: Sequence[str], where: str = "recipe") 
             f"{where}: the pictures have no classes to be prompted by: sort them into one subfolder for each, or --set"
             " 'model.conditioner={kind: none}' model.network.cross_attention_dim=null for a model without prompts."
         )
-    words = {}
-    if prompted and isinstance(conditioner, dict):
-        words = {"conditioner": {"kind": "words", "vocabulary": classes, **conditioner}}
-    return parse(ModelConfig, recipe.model | known | words, f"{where}, model")
+    if kind == "words" and recipe.data in PAINTED:
+        raise ValueError(f"{where}: the prompts of {recipe.data} are sentences: --set model.conditioner.kind=text.")
+    sentences = VOCABULARY if recipe.data in PAINTED else sorted(set(split(" ".join(classes))))
+    vocabularies = {"words": classes, "text": list(sentences)}
+    if kind in vocabularies:
+        known["conditioner"] = {"kind": kind, "vocabulary": vocabularies[kind], **conditioner}
+    return parse(ModelConfig, recipe.model | known, f"{where}, model")
 
 
 def _unread(recipe: Recipe, where: str = "recipe") -> ModelConfig | ClassifierConfig:
     """The configuration as far as it is known before the data is read."""
-    return model_config(recipe, DATASETS[recipe.data].classes if recipe.data in DATASETS else UNREAD, where)
+    known = {name: source.classes for name, source in DATASETS.items()} | dict.fromkeys(PAINTED, ())
+    return model_config(recipe, known.get(recipe.data, UNREAD), where)
 
 
 def image_shape(recipe: Recipe) -> Shape:
@@ -169,6 +177,13 @@ def _check(recipe: Recipe, where: str) -> None:
         check_name(recipe.data)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
+    for entry in recipe.held_out:
+        if len(entry.said()) < 2:
+            raise ValueError(
+                f"{where}: 'held_out': {entry.said()} would hold out a whole word; name two or more together."
+            )
+    if recipe.held_out and recipe.data not in PAINTED:
+        raise ValueError(f"{where}: 'held_out' is for data that is painted: {', '.join(PAINTED)}.")
     stages, config = recipe.stages, _unread(recipe, where)
     if not stages:
         raise ValueError(f"{where}: there is nothing to train; add a stage: vae, denoiser or classifier.")
@@ -202,7 +217,7 @@ def _check_parts(config: ModelConfig, stages: Mapping[str, Stage], where: str) -
 def identity(recipe: Recipe, data: Examples) -> dict[str, Any]:
     """All that decides the weights, by dotted key: two runs with equal identities train alike on one machine."""
     plain = dump(recipe) | {"model": dump(model_config(recipe, data.classes))}
-    for key in ("name", "title", "description"):
+    for key in ("name", "title", "description", "held_out"):  # the last is in the digest
         del plain[key]
     for key in ("name", "engine", "defaults", "grid"):
         plain["model"].pop(key, None)

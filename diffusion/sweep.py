@@ -8,7 +8,8 @@ from typing import Any
 from diffusion.classifier import Classifier
 from diffusion.data import ImageData
 from diffusion.distances import frechet
-from diffusion.pipeline import MAX_STEPS, Pipeline, Request, check_number
+from diffusion.pipeline import Pipeline
+from diffusion.request import MAX_STEPS, Request, check_number
 from diffusion.samplers import SAMPLERS
 from diffusion.yardstick import Progress, check, draw, finite, read_real, recognised
 

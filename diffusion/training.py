@@ -24,8 +24,9 @@ from diffusion import checkpoints
 from diffusion.classifier import Classifier, ClassifierConfig
 from diffusion.config import dump
 from diffusion.data import Examples, batch_indices
-from diffusion.pipeline import Pipeline, Request, with_codec_scale
+from diffusion.pipeline import Pipeline, with_codec_scale
 from diffusion.recipe import Recipe, Stage, differences, identity, model_config
+from diffusion.request import Request
 
 LEVELS = 8  # rows of the loss-by-noise-level table
 COLUMNS = 20  # classes that the sample pictures show at most

@@ -13,7 +13,8 @@ from torch import Tensor
 from diffusion.classifier import Classifier, Reading
 from diffusion.data import ImageData, to_uint8
 from diffusion.distances import BALL, CHUNK
-from diffusion.pipeline import Pipeline, Request
+from diffusion.pipeline import Pipeline
+from diffusion.request import Request
 
 MIN_COUNT = BALL + 1  # fewer images have no ball around them
 

@@ -21,7 +21,7 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 
 from diffusion import export
-from diffusion.pipeline import Request
+from diffusion.request import Request
 from diffusion.ui.guard import BROKEN, MAX_JSON
 from diffusion.ui.studio import Studio
 

@@ -15,7 +15,8 @@ from diffusion.autoencoder import PixelsConfig
 from diffusion.classifier import Classifier, ClassifierConfig
 from diffusion.conditioning import UnconditionalConfig, WordsConfig
 from diffusion.config import dump
-from diffusion.pipeline import Defaults, ModelConfig, Pipeline, Request
+from diffusion.pipeline import Defaults, ModelConfig, Pipeline
+from diffusion.request import Request
 from diffusion.schedules import VE
 from diffusion.unet import UNetConfig
 

@@ -12,7 +12,7 @@ from diffusion.autoencoder import VAEConfig
 from diffusion.data import ImageData, load, to_uint8, to_unit
 from diffusion.distances import density_coverage, frechet, kernel_distance, nearest, precision_recall
 from diffusion.evaluation import Report, evaluate, psnr, ssim
-from diffusion.pipeline import Request
+from diffusion.request import Request
 from diffusion.yardstick import pick
 
 DATA = Path(__file__).parent / "data"

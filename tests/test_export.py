@@ -15,7 +15,8 @@ from PIL.PngImagePlugin import PngInfo
 from diffusion import data, export
 from diffusion.autoencoder import PixelsConfig
 from diffusion.conditioning import WordsConfig
-from diffusion.pipeline import ModelConfig, Pipeline, Request
+from diffusion.pipeline import ModelConfig, Pipeline
+from diffusion.request import Request
 from diffusion.unet import UNetConfig
 
 DATA = Path(__file__).parent / "data"

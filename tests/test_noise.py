@@ -1,9 +1,11 @@
 """Noise that belongs to an image."""
 
+import numpy as np
 import pytest
 import torch
+from scipy.spatial import geometric_slerp
 
-from diffusion.noise import Noise
+from diffusion.noise import Between, Noise, slerp
 
 SHAPE = (4, 8, 8)
 
@@ -52,3 +54,31 @@ def test_it_is_like_the_state(dtype):
 
 def test_the_largest_seed_is_a_seed():
     assert Noise([2**63 - 1])(torch.empty(1, 2)).isfinite().all()
+
+
+def test_a_way_on_the_sphere_is_scipys():
+    a, b = torch.nn.functional.normalize(
+        torch.randn(2, 6, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), dim=2
+    )
+    shares = torch.linspace(0, 1, 6)
+    expected = [geometric_slerp(p.numpy(), q.numpy(), [float(s)])[0] for p, q, s in zip(a, b, shares, strict=True)]
+    ours = slerp(a.view(6, 3, 2, 2), b.view(6, 3, 2, 2), shares).flatten(1)
+    torch.testing.assert_close(ours, torch.tensor(np.stack(expected)), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_the_way_to_where_one_is_leads_nowhere(share):
+    x = torch.randn(2, *SHAPE)
+    torch.testing.assert_close(slerp(x, x, torch.tensor([share, share])), x)
+
+
+def test_noise_on_the_way_is_unit_noise_and_at_its_ends_the_images_own():
+    shares = (0.0, 0.5, 1.0)
+    between = Between(Noise([1] * 3), Noise([2] * 3), shares)
+    state = torch.empty(3, 4, 64, 64)
+    start, end = Noise([1]), Noise([2])
+    for _ in range(2):
+        drawn = between(state)
+        torch.testing.assert_close(drawn[0], start(state[:1])[0])
+        torch.testing.assert_close(drawn[2], end(state[:1])[0])
+        assert drawn[1].std() == pytest.approx(1, abs=0.02)  # a straight line would have 0.71

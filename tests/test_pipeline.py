@@ -14,7 +14,8 @@ from diffusion.autoencoder import PixelsConfig, VAEConfig
 from diffusion.conditioning import UnconditionalConfig, WordsConfig
 from diffusion.config import dump, parse
 from diffusion.denoiser import PREDICTIONS
-from diffusion.pipeline import Defaults, ModelConfig, Pipeline, Request
+from diffusion.pipeline import Defaults, ModelConfig, Pipeline
+from diffusion.request import Request, Travel, Turn
 from diffusion.samplers import SAMPLERS, Step
 from diffusion.schedules import EDM, GRIDS, VE, VP, Discrete, Flow
 from diffusion.unet import UNetConfig
@@ -217,6 +218,75 @@ def test_a_model_without_prompts():
     assert parse(ModelConfig, dump(pipeline.config), "here") == pipeline.config
     with pytest.raises(ValueError, match='takes no prompt, so leave out "cat"'):
         next(pipeline.generate(Request("cat")))
+
+
+# Another prompt on the way
+
+
+@EACH
+def test_a_turn_leaves_what_was_before_it_bit_for_bit(pipelines, sampler):
+    request = Request(prompt="cat", count=2, seed=(4, 4), sampler=sampler, steps=6, guidance=2.0)
+    plain = list(pipelines["latents"].generate(request))
+    forked = list(pipelines["latents"].generate(replace(request, turn=Turn(3, ("cat", "dog")))))
+    for ours, theirs in zip(forked[:4], plain[:4], strict=True):
+        assert torch.equal(ours.x, theirs.x) and torch.equal(ours.x0, theirs.x0)
+    if sampler != "ode":  # whose steps are its own
+        assert torch.allclose(last(forked).x[0], last(plain).x[0], atol=1e-5)
+    assert not torch.allclose(last(forked).x[1], last(plain).x[1], atol=1e-3)
+
+
+def test_after_a_turn_the_other_prompt_is_all_that_is_asked_for(pipelines):
+    """A turn before the last of Euler's steps, which is the network's answer at that state."""
+    request = Request(prompt="cat", sampler="euler", steps=4, guidance=1.0, turn=Turn(3, ("dog",)))
+    *_, before, after = pipelines["latents"].generate(request)
+    with torch.no_grad():
+        denoiser, conditioner = pipelines["latents"].denoiser, pipelines["latents"].conditioner
+        torch.testing.assert_close(after.x, denoiser(before.x, before.sigma, conditioner(["dog"])))
+
+
+@EACH
+def test_a_travel_leads_from_one_run_to_the_other(pipelines, sampler):
+    settings = {"sampler": sampler, "steps": 5, "guidance": 2.0}
+    travel = Travel("dog", 9, (0.0, 0.5, 1.0))
+    way = last(pipelines["latents"].generate(Request("cat", count=3, seed=(2, 2, 2), travel=travel, **settings))).x
+    ends = [
+        last(pipelines["latents"].generate(Request(*asked, **settings))).x[0]
+        for asked in (("cat", "", 1, 2), ("dog", "", 1, 9))
+    ]
+    torch.testing.assert_close(way[0], ends[0], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(way[2], ends[1], rtol=1e-3, atol=1e-3)
+    assert not torch.allclose(way[1], way[0], atol=1e-2) and not torch.allclose(way[1], way[2], atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"turn": Turn(2, ("cat",))}, "one prompt for each of the 2 images"),
+        ({"travel": Travel("cat", 0, (0.5,))}, "one share of the way for each of the 2 images"),
+    ],
+)
+def test_turns_and_travels_are_as_long_as_there_are_images(change, message):
+    with pytest.raises(ValueError, match=message):
+        Request(count=2, **change)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Turn(0, ("cat",)),
+        lambda: Turn(1001, ("cat",)),
+        lambda: Turn(1.5, ("cat",)),
+        lambda: Turn(1, "cat"),
+        lambda: Turn(1, (1,)),
+        lambda: Travel(None, 0, (0.5,)),
+        lambda: Travel("cat", -1, (0.5,)),
+        lambda: Travel("cat", 0, (1.1,)),
+        lambda: Travel("cat", 0, (math.nan,)),
+    ],
+)
+def test_turns_and_travels_are_checked(make):
+    with pytest.raises(ValueError, match="must be"):
+        make()
 
 
 # From an image

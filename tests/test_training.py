@@ -22,8 +22,9 @@ from diffusion import checkpoints, data, training
 from diffusion.classifier import Classifier
 from diffusion.denoiser import Denoiser
 from diffusion.model_card import write_card
-from diffusion.pipeline import Pipeline, Request
+from diffusion.pipeline import Pipeline
 from diffusion.recipe import read_recipe
+from diffusion.request import Request
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT / "tests" / "data"

@@ -29,7 +29,7 @@ from diffusion.export import (
     to_pictures,
     view_scale,
 )  # fmt: skip
-from diffusion.pipeline import Request
+from diffusion.request import Request
 from diffusion.samplers import SAMPLERS
 from diffusion.ui.controls import ENGINE, request
 from diffusion.ui.errors import polite

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from diffusion import export
-from diffusion.pipeline import Request
+from diffusion.request import Request
 from diffusion.samplers import SAMPLERS, Step
 from diffusion.ui import controls
 from diffusion.ui.studio import Reading, Result, Studio, paced

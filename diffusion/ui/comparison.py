@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from diffusion.distances import kernel_distance
-from diffusion.pipeline import Request, check_number
+from diffusion.request import Request, check_number
 from diffusion.samplers import SAMPLERS, Step
 from diffusion.ui.controls import request, whole
 from diffusion.ui.links import prompts

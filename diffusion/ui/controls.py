@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from diffusion.pipeline import Request, check_number
+from diffusion.request import Request, check_number
 from diffusion.samplers import SAMPLERS
 from diffusion.ui.errors import polite
 from diffusion.ui.studio import Limits, Studio

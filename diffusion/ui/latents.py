@@ -18,7 +18,8 @@ from torch import Tensor
 from diffusion.evaluation import psnr, ssim
 from diffusion.export import to_image, to_pictures
 from diffusion.noise import Noise
-from diffusion.pipeline import Pipeline, Request
+from diffusion.pipeline import Pipeline
+from diffusion.request import Request
 from diffusion.ui.studio import Reading, Studio, paced
 from diffusion.ui.widgets import film, frame, tile
 from diffusion.ui.wording import announced

@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 import gradio as gr
 from gradio.components import Component
 
-from diffusion.pipeline import Request
+from diffusion.request import Request
 from diffusion.samplers import SAMPLERS
 from diffusion.ui.lab import Lab
 from diffusion.ui.shelf import Shelf

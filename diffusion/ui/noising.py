@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from diffusion.noise import Noise
-from diffusion.pipeline import check_number
+from diffusion.request import check_number
 from diffusion.schedules import VE, VP, Discrete, Flow, Schedule, uniform_time
 from diffusion.toy import TARGETS, Mixture, forward, reverse, wasserstein
 from diffusion.ui.controls import MAX_UI_SEED, whole

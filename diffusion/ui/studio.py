@@ -17,7 +17,8 @@ from torch import Tensor
 from diffusion.autoencoder import VAE
 from diffusion.classifier import INSTRUMENTS, Classifier
 from diffusion.export import fingerprint, fit, to_digit, to_pictures
-from diffusion.pipeline import Pipeline, Request
+from diffusion.pipeline import Pipeline
+from diffusion.request import Request
 from diffusion.samplers import SAMPLERS, Step
 
 EXAMPLES = Path(__file__).parent / "examples"  # {data set}.png: test images, a row for each class

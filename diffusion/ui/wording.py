@@ -2,7 +2,7 @@
 
 import html
 
-from diffusion.pipeline import Request
+from diffusion.request import Request
 
 
 def announced(text: str) -> str:

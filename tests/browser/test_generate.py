@@ -13,7 +13,7 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 from diffusion import export
-from diffusion.pipeline import Request
+from diffusion.request import Request
 from diffusion.ui.studio import Studio
 
 WCAG = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}

@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from diffusion.pipeline import Request
+from diffusion.request import Request
 from diffusion.samplers import SAMPLERS
 from diffusion.ui.comparison import CALLS, EXAMPLE, MOST_PICTURES, STEPS, Contest, fill, plan, seconds
 from diffusion.ui.controls import ENGINE, MAX_UI_SEED, Shown, explain

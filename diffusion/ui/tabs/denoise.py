@@ -18,7 +18,7 @@ from torch import Tensor
 
 from diffusion import export
 from diffusion.data import to_uint8
-from diffusion.pipeline import Request
+from diffusion.request import Request
 from diffusion.samplers import SAMPLERS, Step
 from diffusion.ui import controls, widgets
 from diffusion.ui.controls import ENGINE, Sampling, Shown

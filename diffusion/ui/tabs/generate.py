@@ -11,7 +11,7 @@ import gradio as gr
 import numpy as np
 
 from diffusion.export import to_pictures
-from diffusion.pipeline import Request
+from diffusion.request import Request
 from diffusion.samplers import SAMPLERS, Step
 from diffusion.ui import keep, links
 from diffusion.ui.controls import (
