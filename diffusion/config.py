@@ -75,6 +75,8 @@ def _locate(cls: type, path: list[str]) -> tuple[str, list[type]]:
             members = tagged
             continue
         keys.append(part)
+        if part.isdigit():  # of a list, all of whose entries are alike
+            continue
         holders = members
         members = [inner for m in members for f in fields(m) if f.name == part for inner in _dataclasses(f.type)]
     return ".".join(keys), holders

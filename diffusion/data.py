@@ -114,6 +114,7 @@ class Painted:
 
     classes: ClassVar[tuple[str, ...]] = ()
     fixed: ClassVar[bool] = False
+    shape: ClassVar[Shape] = (3, SIDE, SIDE)
     prompts: ClassVar[tuple[str, ...]] = (
         "a thick red 7",
         "a small green three leaning left on a white background",

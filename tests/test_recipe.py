@@ -6,9 +6,10 @@ import pytest
 import torch
 import yaml
 
+from diffusion.captions import VOCABULARY
 from diffusion.classifier import ClassifierConfig
 from diffusion.conditioning import UnconditionalConfig
-from diffusion.data import ImageData
+from diffusion.data import PAINTED, ImageData, Painted
 from diffusion.recipe import differences, identity, image_shape, model_config, read_recipe
 
 CHECKPOINTS = Path(__file__).parent.parent / "checkpoints"
@@ -46,7 +47,7 @@ def pictures(classes: tuple[str, ...]) -> ImageData:
 @pytest.mark.parametrize("path", sorted(CHECKPOINTS.glob("*/recipe.yaml")), ids=lambda path: path.parent.name)
 def test_shipped_recipes_are_whole(path):
     recipe, _ = read_recipe(path, {})
-    assert image_shape(recipe) == (1, 28, 28)
+    assert image_shape(recipe) == (Painted.shape if recipe.data in PAINTED else (1, 28, 28))
 
 
 def test_classes_come_from_the_data(tmp_path):
@@ -125,3 +126,43 @@ def test_states_from_before_there_was_a_mirror_are_of_the_same_recipe(tmp_path):
     assert before["model.data"] == "folder"
     assert differences(before, identity(read(tmp_path, title="Cats", name="cats"), data)) == ""
     assert "model.classes" in differences(before, identity(read(tmp_path), pictures(("cat", "god"))))
+
+
+PAINTING = PIXELS | {
+    "data": "painted-mnist",
+    "model": PIXELS["model"] | {"conditioner": {"kind": "text", "dim": 8, "heads": 2}},
+}
+
+
+def test_sentences_are_read_by_the_words_that_captions_are_made_of(tmp_path):
+    config = model_config(read(tmp_path, PAINTING), ())
+    assert config.conditioner.vocabulary == VOCABULARY and config.classes == ()
+
+
+def test_class_names_may_be_read_as_sentences(tmp_path):
+    config = model_config(read(tmp_path, PAINTING, data="folder"), ("big dog", "big cat"))
+    assert config.conditioner.vocabulary == ("big", "cat", "dog") and config.classes == ("big dog", "big cat")
+
+
+def test_sentences_are_no_classes(tmp_path):
+    with pytest.raises(ValueError, match=r"sentences: --set model\.conditioner\.kind=text"):
+        read(tmp_path, PAINTING, **{"model.conditioner": {"kind": "words", "dim": 8}})
+
+
+@pytest.mark.parametrize(
+    ("held_out", "message"),
+    [
+        ([{"digit": 7}], "would hold out a whole word; name two or more together"),
+        ([{"digit": 7, "ink": "mauve"}], "unknown ink 'mauve'; the choices are black, white, red"),
+        ([{"digit": 7, "hat": "red"}], "unknown key 'held_out.0.hat'; the keys here are digit, ink, paper"),
+        ("red sevens", "held_out"),
+    ],
+)
+def test_what_cannot_be_held_out(tmp_path, held_out, message):
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path, PAINTING, held_out=held_out)
+
+
+def test_only_what_is_painted_can_be_held_out(tmp_path):
+    with pytest.raises(ValueError, match="'held_out' is for data that is painted: painted-mnist"):
+        read(tmp_path, held_out=[{"digit": 7, "ink": "red"}])
