@@ -9,6 +9,7 @@ from torch import Tensor
 from diffusion.samplers import SAMPLERS
 
 MAX_COUNT, MAX_STEPS, MAX_GUIDANCE, MAX_SEED = 4096, 1000, 100.0, 2**63 - 2**32
+MAX_PROMPT = 1000  # characters
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Travel:
 class Request:
     """What to make. Everything is checked here, wherever it came from: app, API, command line or a link.
 
-    prompt: one for all images, or one per image; "" is the unconditional prompt.
+    prompt: one for all images, or one per image, each of 1000 characters at most; "" is the unconditional prompt.
     negative: what to steer away from; acts when guidance is not 1.
     count: images, 1 to 4096. seed: image i uses seed + i, whatever the batch; or one seed per image.
     sampler: a key of SAMPLERS. steps: 1 to 1000 intervals of the noise grid.
@@ -136,3 +137,5 @@ def check_prompts(prompts: object) -> None:
     """
     if not isinstance(prompts, tuple) or not all(isinstance(prompt, str) for prompt in prompts):
         raise ValueError("Prompts must be text: one for all images, or a tuple of one for each.")
+    if longest := max((len(prompt) for prompt in prompts if len(prompt) > MAX_PROMPT), default=0):
+        raise ValueError(f"A prompt may have at most {MAX_PROMPT} characters; this one has {longest:,}.")

@@ -100,3 +100,13 @@ def test_a_notice_never_brings_markup_of_its_own() -> None:
     shown = notice(sentences).value
     assert "<img" not in shown and "<script" not in shown and shown.count("<li>") == 2
     assert not notice([]).visible
+
+
+def test_a_sentence_survives_its_link():
+    """Of any words, markup and other scripts too; only its length is limited."""
+    allowed, said = rules((), RANGES, sentences=True), 'a <b>crimson</b> 7 & "שלום" 😀 = 100%'
+    query = to_query(dict(zip(KEYS, (said, "red", 4, "ddim", 10, 3.0, 5), strict=True)), "words", "abc")
+    settings, amiss = from_query(dict(parse_qsl(query)), allowed, "abc")
+    assert not amiss and (settings["digit"], settings["negative"]) == (said, "red")
+    settings, amiss = from_query({"digit": "x" * 1001, "negative": "none"}, allowed, "abc")
+    assert settings == {"negative": ""} and "at most 1000 characters; this one has 1,001" in amiss[0]

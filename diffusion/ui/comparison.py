@@ -128,10 +128,10 @@ def plan(
     check_number("The number of pictures", count := whole("The number of pictures", count), 2, most, whole=True)
     if studio.classes and digit not in ("", EACH, *studio.classes):
         raise ValueError(f"The prompt must be one of {', '.join(studio.classes)}, not {str(digit)[:40]!r}.")
-    prompt = prompts(digit, count, studio.classes) if studio.classes else ""
+    prompt = prompts(digit, count, studio.suggestions) if studio.suggestions else ""
 
     def asked(sampler: str, steps: int) -> Request:
-        return request(prompt, count, sampler, steps, guidance if studio.classes else 1, seed)
+        return request(prompt, count, sampler, steps, guidance if studio.suggestions else 1, seed)
 
     def steps(sampler: str, budget: int) -> int:
         return budget // SAMPLERS[sampler].calls_per_step if by == CALLS else budget

@@ -75,7 +75,7 @@ def sampling_shown(studio: Studio) -> Shown:
     return {
         "sampling.sampler": {"value": sampler, "info": sampler_note(sampler)},
         "sampling.steps": {"value": steps},
-        "sampling.guidance": {"value": guidance, "visible": bool(studio.classes)},
+        "sampling.guidance": {"value": guidance, "visible": bool(studio.suggestions)},
     }
 
 
@@ -84,8 +84,10 @@ def negative_shown(studio: Studio) -> dict[str, Any]:
     return {
         "choices": [("None", ""), *((name, name) for name in studio.classes)],
         "value": "",
-        "label": f"Negative {studio.noun}",
-        "visible": bool(studio.classes),
+        "label": f"Negative {studio.asking.lower()}",
+        "allow_custom_value": studio.sentences,
+        "filterable": studio.sentences,
+        "visible": bool(studio.suggestions),
     }
 
 

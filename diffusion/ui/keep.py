@@ -98,7 +98,7 @@ def save(shelf: Shelf, folder: Path, result: Result | None) -> str:
     if result is None:
         raise ValueError(GONE)
     request, studio = result.request, shelf[result.model]
-    columns = export.default_columns(request.count, 1 if isinstance(request.prompt, str) else len(studio.classes))
+    columns = export.default_columns(request.count, 1 if isinstance(request.prompt, str) else len(studio.suggestions))
     folder.mkdir(parents=True, exist_ok=True)
     path = Path(tempfile.mkdtemp(dir=folder)) / f"diffusion-lab-{result.model}-seed-{request.seed}.png"
     export.save_png(path, result.pictures, export.settings(request, studio.pipeline), columns)
@@ -114,7 +114,7 @@ def link(shelf: Shelf, result: Result | None) -> Any:
     space = os.environ.get("SPACE_ID")
     page = f"https://huggingface.co/spaces/{space}" if space else ""
     studio = shelf[result.model]
-    query = links.to_query(links.settings_of(result.request, studio.classes), studio.name, studio.weights)
+    query = links.to_query(links.settings_of(result.request, studio.suggestions), studio.name, studio.weights)
     return gr.Textbox(f"{page}?{query}", visible=True)
 
 
@@ -126,8 +126,9 @@ def restore(shelf: Shelf, lab: Lab, file: bytes | None, shown: str) -> list[Any]
     if name not in shelf.names:
         raise ValueError(f"It was made by {str(name)[:40]!r}; the models here are {', '.join(shelf.names)}.")
     studio, own = shelf[name], lab.generate
-    query = links.to_query(links.settings_of(export.request_from(found), studio.classes), name, studio.weights)
-    settings, amiss = links.from_query(dict(parse_qsl(query)), links.rules(studio.classes, own.ranges), studio.weights)
+    query = links.to_query(links.settings_of(export.request_from(found), studio.suggestions), name, studio.weights)
+    allowed = links.rules(studio.classes, own.ranges, studio.sentences)
+    settings, amiss = links.from_query(dict(parse_qsl(query)), allowed, studio.weights)
     if amiss:
         raise ValueError(f"It cannot be made again here: {amiss[0]}")
     said = sentence(studio, settings, found.get("weights"))

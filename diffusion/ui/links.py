@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 import gradio as gr
 from gradio.components import Component
 
-from diffusion.request import Request
+from diffusion.request import MAX_PROMPT, Request
 from diffusion.samplers import SAMPLERS
 from diffusion.ui.lab import Lab
 from diffusion.ui.shelf import Shelf
@@ -30,15 +30,21 @@ ELSEWHERE = "`python -m diffusion generate --like` can make it again"
 Rules = Mapping[str, Callable[[str], Any]]
 
 
-def rules(classes: Sequence[str], ranges: Mapping[str, tuple[float, float]]) -> Rules:
+def rules(classes: Sequence[str], ranges: Mapping[str, tuple[float, float]], sentences: bool = False) -> Rules:
     """For each key how its text becomes a value, or a ValueError that says what would be right.
 
-    ranges: lowest and highest `count`, `steps`, `guidance` and `seed`, all whole but guidance.
+    ranges: lowest and highest `count`, `steps`, `guidance` and `seed`, all whole but guidance. sentences: whether any
+    prompt will do.
     """
     prompts = {name: name for name in classes}
+    if sentences:
+        known, negatives = _sentence({EMPTY["digit"]: ""}), _sentence({EMPTY["negative"]: ""})
+    else:
+        known = _choice("digit", {EMPTY["digit"]: "", EACH: EACH} | prompts)
+        negatives = _choice("negative", {EMPTY["negative"]: ""} | prompts)
     return {
-        "digit": _choice("digit", {EMPTY["digit"]: "", EACH: EACH} | prompts),
-        "negative": _choice("negative", {EMPTY["negative"]: ""} | prompts),
+        "digit": known,
+        "negative": negatives,
         "sampler": _choice("sampler", {name: name for name in SAMPLERS}),
         **{key: _number(key, *ends, kind=float if key == "guidance" else int) for key, ends in ranges.items()},
     }
@@ -103,7 +109,7 @@ def wire(shelf: Shelf, lab: Lab) -> None:
             studio = shelf[query.get("checkpoint", shelf.default.name)]
         except ValueError as error:
             studio, wrong = shelf.default, [str(error)]
-        settings, amiss = from_query(query, rules(studio.classes, page.ranges), studio.weights)
+        settings, amiss = from_query(query, rules(studio.classes, page.ranges, studio.sentences), studio.weights)
         shown = handed(studio, shelf.default.name, settings, make=True)
         return [*shown, notice(wrong + amiss), shelf.default.opening, bool(settings) and studio is shelf.default]
 
@@ -144,6 +150,15 @@ def _choice(key: str, choices: Mapping[str, str]) -> Callable[[str], str]:
         if text not in choices:
             raise ValueError(f"{key} must be one of {', '.join(choices)}, not {_quoted(text)}.")
         return choices[text]
+
+    return read
+
+
+def _sentence(empty: Mapping[str, str]) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if len(text) > MAX_PROMPT:
+            raise ValueError(f"A prompt may have at most {MAX_PROMPT} characters; this one has {len(text):,}.")
+        return empty.get(text, text)
 
     return read
 

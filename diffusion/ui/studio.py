@@ -16,6 +16,8 @@ from torch import Tensor
 
 from diffusion.autoencoder import VAE
 from diffusion.classifier import INSTRUMENTS, Classifier
+from diffusion.conditioning import Text
+from diffusion.data import Painted
 from diffusion.export import fingerprint, fit, to_digit, to_pictures
 from diffusion.pipeline import Pipeline
 from diffusion.request import Request
@@ -78,7 +80,7 @@ class Studio:
         self.weights = fingerprint(pipeline)[:8]
         self._engine = engine or Lock()
         self._base, self._each = self._measure()
-        prompts = self.classes[: limits.count // 2] * 2
+        prompts = self.suggestions[: limits.count // 2] * 2
         self.opening = self.finish(Request(prompts or "", count=len(prompts) or 20, seed=7, **self.defaults))
         self.kinds, self.examples = self._examples()
 
@@ -88,6 +90,21 @@ class Studio:
         pipeline = Pipeline.load(checkpoint).to(device)
         known = pipeline.config.data in INSTRUMENTS
         return cls(pipeline, Classifier.of(pipeline.config.data).to(device) if known else None, limits, engine)
+
+    @property
+    def sentences(self) -> bool:
+        """Whether it reads prompts in words of one's own."""
+        return isinstance(self.pipeline.conditioner, Text)
+
+    @property
+    def suggestions(self) -> tuple[str, ...]:
+        """What it can be asked for: its classes, or sentences to begin with, or nothing."""
+        return self.classes or (Painted.prompts if self.sentences else ())
+
+    @property
+    def asking(self) -> str:
+        """What the choice of a prompt is called."""
+        return "Prompt" if self.sentences else self.noun.capitalize()
 
     @property
     def latent(self) -> bool:
@@ -209,7 +226,7 @@ class Studio:
             pictures = rows.reshape(-1, SIZE[0], rows.shape[1] // SIZE[1], SIZE[1]).swapaxes(1, 2)
             return self.classifier.config.classes, pictures
         made = np.stack([fit(Image.fromarray(picture), (1, *SIZE)) for picture in self.opening.pictures])
-        if not self.classes:
+        if not self.suggestions:
             return ("made here",), made[None]
         return self.opening.request.prompts[: len(made) // 2], made.reshape(2, -1, *SIZE).swapaxes(0, 1)
 

@@ -2,6 +2,7 @@
 
 import html
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from diffusion.ui.studio import Reading, Result, Studio
@@ -30,7 +31,8 @@ def _mark(prompt: str, reading: Reading) -> str | None:
 def account(studio: Studio, result: Result, opening: str = "") -> str:
     """The status of a result: how it reads and, in a second line, what it cost and what made it."""
     cost = f"{opening}{result.calls} network calls, {result.seconds:.1f} s, {seeds(result.request)}, {studio.about}."
-    return f'<p role="status"><strong>{html.escape(verdict(studio, result))}</strong></p><p>{html.escape(cost)}</p>'
+    said = html.escape(" ".join([verdict(studio, result), *unread(studio, result.request.prompts)]))
+    return f'<p role="status"><strong>{said}</strong></p><p>{html.escape(cost)}</p>'
 
 
 def verdict(studio: Studio, result: Result) -> str:
@@ -45,6 +47,21 @@ def verdict(studio: Studio, result: Result) -> str:
     asked = set(result.request.prompts)
     wanted = article(*asked) if len(asked) == 1 else f"the {studio.noun}s asked for"
     return f"The classifier reads {right} of {count} as {wanted}."
+
+
+def unread(studio: Studio, prompts: Sequence[str]) -> list[str]:
+    """A sentence on each word that a model passed over, with known ones spelt alike, and on what was too long."""
+    if not studio.sentences:
+        return []
+    reader, found = studio.pipeline.conditioner, [*map(studio.pipeline.conditioner.understand, dict.fromkeys(prompts))]
+    sentences = []
+    for word in dict.fromkeys(word[:24] for heard in found for word in heard.unknown):
+        close = reader.nearest(word)
+        sentences.append(f"It does not know “{word}”" + (f"; did you mean {' or '.join(close)}?" if close else "."))
+    dropped = dict.fromkeys(word for heard in found for word in heard.dropped)
+    if dropped:
+        sentences.append(f"It reads {reader.length - 1} words; past them were {', '.join([*dropped][:8])}.")
+    return sentences[:6]
 
 
 def _readings(result: Result) -> list[tuple[str, Reading]]:

@@ -10,6 +10,7 @@ import tiny
 from playwright.sync_api import Page, expect
 
 from diffusion import export
+from diffusion.data import Painted
 from diffusion.ui import build_app, launch_kwargs
 from diffusion.ui.shelf import Shelf
 from diffusion.ui.studio import Studio
@@ -22,7 +23,7 @@ def models(studio: Studio) -> Shelf:
 
 @pytest.fixture(scope="module")
 def address(serve: Callable[..., str], models: Shelf) -> str:
-    """The app with a trained model and three that are not."""
+    """The app with a trained model and four that are not."""
     return serve(build_app(models), **launch_kwargs(models.limits))
 
 
@@ -85,6 +86,30 @@ def test_without_prompts_there_is_nothing_to_ask_for(app: Page) -> None:
     go(app, "Compare")
     expect(app.locator("#compare-table .cell[data-state=done]")).to_have_count(9)
     expect(app.locator("#compare-picker")).to_be_hidden()
+
+
+def test_prompts_in_words(app: Page) -> None:
+    choose(app, "sentences")
+    picker, status = app.locator("#generate-picker"), app.locator("#generate-status")
+    expect(app.locator("#model-about")).to_contain_text("prompts in words")
+    sentence = picker.get_by_role("textbox", name="Prompt")
+    expect(sentence).to_have_value(Painted.prompts[3])
+    expect(picker.get_by_label(Painted.prompts[3], exact=True)).to_be_checked()
+    picker.get_by_label("a thick red 7").check(force=True)
+    expect(sentence).to_have_value("a thick red 7")
+    sentence.fill("a crimson thik 7 <b>x</b>")
+    expect(picker.locator("input:checked")).to_have_count(0)
+    app.locator("#generate-count input[type=number]").fill("2")
+    app.keyboard.press("Tab")
+    expect(app.locator("#generate-go")).to_contain_text("Make 2 pictures")
+    app.locator("#generate-go").click()
+    expect(status).to_contain_text("It does not know “crimson”.")
+    expect(status).to_contain_text("It does not know “thik”; did you mean thick or thin?")
+    assert status.locator("b").count() == 0
+    go(app, "Denoise")
+    expect(app.locator("#denoise-picker").get_by_role("textbox", name="Prompt")).to_be_visible()
+    go(app, "Compare")
+    expect(app.locator("#compare-picker").get_by_label("All of these")).to_be_checked()
 
 
 def test_own_pictures_that_no_classifier_reads(app: Page) -> None:

@@ -34,7 +34,7 @@ QUIET = {"api_visibility": "private", "show_progress": "hidden"}
 @cache
 def shown(studio: Studio) -> Shown:
     """What the tab opens with for a model: a small table, computed when the model is first asked for."""
-    digit, guidance = EACH if studio.classes else "", studio.defaults["guidance"]
+    digit, guidance = EACH if studio.suggestions else "", studio.defaults["guidance"]
     asked = plan(
         studio, ROWS, OPENING, CALLS, digit, guidance, OPENING_COUNT, SEED,
         run=f"opening-{studio.name}-{studio.weights}",
@@ -44,10 +44,10 @@ def shown(studio: Studio) -> Shown:
     heading, pictures, facts = detail(contest, best)
     return {
         "picker": DigitPicker.showing(
-            studio.classes, digit, thumbnails=studio.thumbnails, label=studio.noun.capitalize(),
-            visible=bool(studio.classes),
+            studio.suggestions, digit, thumbnails=studio.thumbnails, free=studio.sentences,
+            label=studio.asking, visible=bool(studio.suggestions),
         ),
-        "guidance": {"value": guidance, "visible": bool(studio.classes)},
+        "guidance": {"value": guidance, "visible": bool(studio.suggestions)},
         "go": {"value": label(studio, ROWS, EXAMPLE, CALLS, digit, guidance, COUNT, SEED)},
         "status": {"value": account(studio, contest, "Made when the model was opened: ")},
         "table": {"value": table(contest, selected=best)},

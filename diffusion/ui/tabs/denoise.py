@@ -69,12 +69,12 @@ def shown(studio: Studio) -> Shown:
     began = time.monotonic()
     trace = list(studio.run(request))
     payload, opening, status = develop(studio, "opening", request, trace, time.monotonic() - began, OPENED)
-    classes = studio.classes
+    choices = studio.suggestions
     notes = [NOTE, DECODED if studio.latent else "", "" if shutil.which("ffmpeg") else NO_MP4]
     return {
         "picker": widgets.DigitPicker.showing(
-            classes, PROMPT, thumbnails=studio.faces, label=studio.noun.capitalize(),
-            visible=bool(classes),
+            choices, PROMPT, thumbnails=studio.faces, free=studio.sentences, label=studio.asking,
+            visible=bool(choices),
         ),
         "negative": controls.negative_shown(studio),
         **controls.sampling_shown(studio),
@@ -130,7 +130,7 @@ def build(shelf: Shelf) -> Handles:
                     stop = gr.Button("Stop", size="lg", scale=1, min_width=80, elem_id="denoise-stop")
                 sampling = controls.sampling(now, shelf.limits, "denoise", SEED)
                 negative = gr.Dropdown(
-                    **now["negative"], filterable=False, info="Acts where guidance is not 1.",
+                    **now["negative"], info="Acts where guidance is not 1.",
                     elem_id="denoise-negative",
                 )  # fmt: skip
             with gr.Column(scale=7, min_width=300, elem_classes="lab-card"):

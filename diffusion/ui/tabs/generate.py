@@ -40,13 +40,20 @@ COUNT, SEED = 16, 1  # what the controls open with
 @cache
 def shown(studio: Studio) -> Shown:
     """What the tab opens with for a model, its pictures made when it was opened."""
-    classes, noun = studio.classes, studio.noun
-    first = classes[min(3, len(classes) - 1)] if classes else ""
-    doing = f"Pick a {noun}, watch it come out of noise" if classes else f"Watch {noun}s come out of noise"
+    choices, noun = studio.suggestions, studio.noun
+    first = choices[min(3, len(choices) - 1)] if choices else ""
+    asking = "Say what you want to see, watch it" if studio.sentences else f"Pick a {noun}, watch it"
+    doing = f"{asking} come out of noise" if choices else f"Watch {noun}s come out of noise"
+    reader = ", and see a classifier read it back" if studio.classifier else ""
     return {
-        "lead": {"value": f"<p>{doing}, and see a classifier read it back.</p>"},
+        "lead": {"value": f"<p>{doing}{reader}.</p>"},
         "picker": DigitPicker.showing(
-            classes, first, thumbnails=studio.thumbnails, label=noun.capitalize(), visible=bool(classes)
+            choices,
+            first,
+            thumbnails=studio.thumbnails,
+            free=studio.sentences,
+            label=studio.asking,
+            visible=bool(choices),
         ),
         "negative": negative_shown(studio),
         **sampling_shown(studio),
@@ -112,7 +119,7 @@ def build(shelf: Shelf) -> Handles:
                             1, limits.count, COUNT, step=1, label="How many", elem_id="generate-count", min_width=180
                         )
                         negative = gr.Dropdown(
-                            **now["negative"], filterable=False, info="Acts where guidance is not 1.",
+                            **now["negative"], info="Acts where guidance is not 1.",
                             elem_id="generate-negative", min_width=140,
                         )  # fmt: skip
                     with gr.Row(elem_classes="lab-actions"):
@@ -204,7 +211,7 @@ def make(
 
 def asked(studio: Studio, digit: str, count: Any, sampler: str, steps: Any, guidance: Any, **more: Any) -> Request:
     """The request that the controls ask for."""
-    prompt = links.prompts(digit, count := whole("count", count), studio.classes)
+    prompt = links.prompts(digit, count := whole("count", count), studio.suggestions)
     return request(prompt, count, sampler, steps, guidance, **more)
 
 

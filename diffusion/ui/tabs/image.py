@@ -41,14 +41,16 @@ QUIET = {"api_visibility": "private", "show_progress": "hidden"}
 @cache
 def shown(studio: Studio) -> Shown:
     """What the tab opens with for a model, made when it was opened: a test picture that became something else."""
-    first, classes, noun = min(3, len(studio.kinds) - 1), studio.classes, studio.noun
-    target = classes[min(8, len(classes) - 1)] if classes else ""
+    first, choices, noun = min(3, len(studio.kinds) - 1), studio.suggestions, studio.noun
+    target = choices[min(8, len(choices) - 1)] if choices else ""
     picture = studio.nth(COLUMN)[first]
     settled = {
         "tests": DigitPicker.showing(studio.kinds, studio.kinds[first], thumbnails=studio.nth(COLUMN)),
         "column": {"value": COLUMN},
         "centre": {"visible": noun == "digit"},
-        "target": DigitPicker.showing(classes, target, thumbnails=studio.thumbnails, visible=bool(classes)),
+        "target": DigitPicker.showing(
+            choices, target, thumbnails=studio.thumbnails, free=studio.sentences, visible=bool(choices)
+        ),
         **sampling_shown(studio),
         "compare": {"visible": studio.latent},
     }
@@ -68,7 +70,7 @@ def shown(studio: Studio) -> Shown:
     result = studio.result(request, steps[-1], time.monotonic() - began)
     strip = studio.finish(eight(request))
     views, plan, promise, strip_promise = glimpse(studio, request, picture)
-    doing = f"denoised as another {noun}" if classes else "denoised again"
+    doing = f"denoised as another {noun}" if choices else "denoised again"
     return {
         "lead": {"value": f"<p>Your {noun}, noised, then {doing}: more noise keeps less of yours.</p>"},
         "room": {"visible": True},

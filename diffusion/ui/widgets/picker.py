@@ -1,4 +1,4 @@
-"""DigitPicker: one choice among classes, as a true radio group that works with arrow keys and on phones."""
+"""DigitPicker: what is asked for, one class of a true radio group, or a sentence with examples to start from."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,16 +6,23 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
+from diffusion.request import MAX_PROMPT
 from diffusion.ui.widgets.pixels import asset, encode
 
 EACH = "each"
 """What a picker gives where the entry for every class in turn is selected."""
 
-TEMPLATE = """<fieldset><legend class="title"></legend><div class="choices"></div></fieldset>"""
+TEMPLATE = """
+<fieldset>
+  <legend class="title"></legend>
+  <textarea class="sentence" rows="2" maxlength="{longest}" spellcheck="false" hidden></textarea>
+  <div class="choices"></div>
+</fieldset>
+""".replace("{longest}", str(MAX_PROMPT))
 
 
 class DigitPicker(gr.HTML):
-    """A class picker whose value is one of its choices, "" for any class, or EACH for every class in turn."""
+    """A picker whose value is one of its choices, "" for any, or EACH for all in turn; a free one takes any text."""
 
     def __init__(
         self,
@@ -26,10 +33,12 @@ class DigitPicker(gr.HTML):
         thumbnails: Sequence[np.ndarray | str] = (),
         any: str | None = None,
         each: str | None = None,
+        free: bool = False,
         **layout: Any,
     ):
-        """choices: prompts in order; thumbnails: none or one uint8 (28, 28) per choice; any, each: the texts of entries
-        before them, whose values are the unconditional prompt "" and EACH; value: the first entry by default."""
+        """choices: prompts in order, where it is free only examples; thumbnails: none or one uint8 (28, 28) per choice;
+        any, each: the texts of entries before them, whose values are the unconditional prompt "" and EACH; value: the
+        first entry by default."""
         choices = [str(choice) for choice in choices]
         entries = _allowed(choices, any, each)
         if not entries or len(thumbnails) not in (0, len(choices)):
@@ -47,23 +56,34 @@ class DigitPicker(gr.HTML):
             thumbnails=_encoded(thumbnails),
             any=any,
             each=each,
+            free=free,
             **layout,
         )
 
     @staticmethod
     def showing(
-        choices: Sequence[str], value: str | None, *, thumbnails: Sequence[np.ndarray] = (), **more: Any
+        choices: Sequence[str],
+        value: str | None,
+        *,
+        thumbnails: Sequence[np.ndarray] = (),
+        free: bool = False,
+        **more: Any,
     ) -> dict[str, Any]:
         """The properties that show other choices, for a constructor or a gr.update."""
         return {
             "choices": [str(choice) for choice in choices],
             "thumbnails": _encoded(thumbnails),
             "value": value,
+            "free": free,
             **more,
         }
 
     def preprocess(self, payload: Any) -> str:
-        """The selected prompt; gr.Error lists the choices where it is none of them."""
+        """The prompt; gr.Error lists the choices where it is none of them, or says that a sentence is too long."""
+        if self.props["free"]:
+            if not isinstance(payload, str) or len(payload) > MAX_PROMPT:
+                raise gr.Error(f"{self.label} must be text of at most {MAX_PROMPT} characters.", print_exception=False)
+            return payload
         if payload not in _allowed(self.props["choices"], self.props["any"], self.props["each"]):
             raise gr.Error(f"{self.label} must be one of {', '.join(self.props['choices'])}.", print_exception=False)
         return payload
@@ -79,6 +99,8 @@ class DigitPicker(gr.HTML):
 
     def api_info(self) -> dict[str, Any]:
         """The payload's JSON type with its choices."""
+        if self.props["free"]:
+            return {"type": "string", "maxLength": MAX_PROMPT}
         return {"type": "string", "enum": _allowed(self.props["choices"], self.props["any"], self.props["each"])}
 
     def example_payload(self) -> str:
