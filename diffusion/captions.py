@@ -179,13 +179,10 @@ def caption(description: Description, choose: torch.Generator) -> str:
         adjectives = shuffled(adjectives)
     digit = pick(DIGITS[said["digit"]]) if "digit" in said else "digit"
     noun = pick(_NOUNS if "digit" in said else _NOUNS[:2])
-    words = noun.format(" ".join(adjectives), digit).split()
-    if words[0] == "a" and words[1] in _AN:
-        words[0] = "an"
-    text = " ".join(words)
+    text = " ".join(noun.format(" ".join(adjectives), digit).split())
     for phrase in shuffled(phrases):
         text += (", " if next(draws) < 0.2 else " ") + phrase
-    return text
+    return re.sub(rf"\ba (?=({'|'.join(_AN)})\b)", "an ", text)
 
 
 def _words(*phrases: str) -> set[str]:

@@ -17,22 +17,20 @@ from diffusion.captions import CHOICES, COLOURS, Description
 
 SIDE = 32
 MARGIN = 1  # pixels that stay paper on every side
-WIDTHS = {"thin": (0.065, 0.085), "normal": (0.110, 0.135), "thick": (0.170, 0.195)}  # width by the digit's height
-TANGENTS = {
-    "left": (-0.45, -0.30),
-    "upright": (-0.08, 0.08),
-    "right": (0.30, 0.45),
-}  # the top's way right by the height
+WIDTHS = {"thin": (0.070, 0.090), "normal": (0.120, 0.145), "thick": (0.180, 0.205)}  # width by the digit's height
+TANGENTS = {"left": (-0.45, -0.30), "upright": (-0.08, 0.08), "right": (0.30, 0.45)}  # the top's way right by height
 UPRIGHT = (0.0, 0.0, -0.15, -0.15, -0.18, 0.07, -0.21, -0.23, 0.0, -0.24)
 """The lean by moments, -cov(x, y) / var(y) with y down, at which each digit looks upright: the mean of its class in
 MNIST, less what writers lean, which 0, 1 and 8 show: upright, their shapes have none."""
-HEIGHTS = {"small": (13.0, 15.0), "medium": (19.0, 21.0), "large": (25.0, 27.0)}  # heights in pixels
+HEIGHTS = {"small": (13.0, 15.0), "medium": (19.0, 21.0), "large": (25.0, 27.0)}  # in pixels
 OFFSETS = {"small": (6.2, 7.2), "medium": (4.0, 4.5)}  # from the picture's middle in pixels; what is large stays there
 STRAY = 1.0  # pixels that a digit in the middle may lie off it, either way
 JITTER = 8.0  # levels of 255 by which a channel may miss its colour, either way
 ALIKE = ({"red", "orange"}, {"orange", "yellow"}, {"blue", "purple"})
 """Never ink and paper together: they are nearer than 50 in CIELAB, all others farther."""
+SPECK = 1.8  # the weight of all points about one of them, 1 by itself and 2.4 at a line's end, up to which it is dust
 BLOT = 1.1  # what is wider than this many strokes is a loop filled in, and stays wider by as much
+FINER = 2  # by how much the grid on which lines are found is finer than the pixels
 CHUNK = 250  # pictures that are traced at a time
 BATCH = 8  # pictures that are painted at a time: their distances fit into a processor's cache
 
@@ -68,25 +66,32 @@ def thin(mask: Tensor) -> Tensor:
             return lines
 
 
-def trace(coverage: Tensor, scale: int) -> Lines:
-    """The centre lines of pictures (N, H, W), 0 paper to 1 ink, found on a grid `scale` times as fine.
+def depth(mask: Tensor) -> Tensor:
+    """How far each pixel of masks (N, H, W) is from the nearest one outside, in pixels, middle to middle."""
+    distances = np.array([distance_transform_edt(inside) for inside in mask.cpu().numpy()], np.float32)
+    return torch.from_numpy(distances.reshape(mask.shape)).to(mask.device)
+
+
+def trace(coverage: Tensor) -> Lines:
+    """The centre lines of pictures (N, H, W), from 0, paper, to 1, ink; specks have none.
 
     A stroke's half-width is the distance of its centre line from what is not ink. All are means over a point and its
     neighbours, weighted by a normal distribution, which takes the steps of the grid out of the lines.
     """
-    fine = F.interpolate(coverage[:, None], scale_factor=scale, mode="bicubic", align_corners=False)[:, 0]
+    fine = F.interpolate(coverage[:, None], scale_factor=FINER, mode="bicubic", align_corners=False)[:, 0]
     mask = F.pad(fine > 0.5, (1, 1, 1, 1))
     picture, y, x = thin(mask).nonzero().unbind(1)
     lines = torch.zeros(mask.shape, device=mask.device)
     lines[picture, y, x] = 1.0
     rows, columns = (torch.arange(n, device=mask.device) for n in mask.shape[1:])
     kernel = torch.exp(-(torch.arange(-4.0, 5.0, device=mask.device) ** 2) / (2 * 1.5**2))
-    inside = torch.from_numpy(np.stack([distance_transform_edt(ink) for ink in mask.cpu().numpy()])).to(lines)
-    moments = torch.stack([lines, lines * columns, lines * rows[:, None], lines * inside], 1)
-    sums = F.conv2d(moments, (kernel[:, None] * kernel).expand(4, 1, 9, 9), padding=4, groups=4)
+    inside = depth(mask)
+    weights = torch.stack([lines, lines * columns, lines * rows[:, None], lines * inside], 1)
+    sums = F.conv2d(weights, (kernel[:, None] * kernel).expand(4, 1, 9, 9), padding=4, groups=4)
     density, *means = sums[picture, :, y, x].unbind(1)
-    x, y, radius = (mean / density / scale for mean in means)
-    half = 0.5 / scale  # from a fine pixel's middle to its edge
+    line = density > SPECK
+    picture, (x, y, radius) = picture[line], (mean[line] / density[line] / FINER for mean in means)
+    half = 0.5 / FINER  # from a fine pixel's middle to its edge
     return Lines(picture, x - half - 0.5, y - half - 0.5, radius - half)
 
 
@@ -107,14 +112,14 @@ def straighten(lines: Lines, count: int) -> tuple[Tensor, Tensor]:
     counts = row.bincount(minlength=count)
     x, y = (axis - (total(axis) / counts)[row] for axis in (x, y))
     x = x - (total(x * y) / total(y * y).clamp_min(1e-6))[row] * y
-    surplus = (radius - BLOT * medians(radius, row, count)[row]).clamp_min(0)
+    surplus = (radius - BLOT * _medians(radius, row, count)[row]).clamp_min(0)
     top, bottom = extreme(y - surplus, "amin"), extreme(y + surplus, "amax")
     y = y - ((top + bottom) / 2)[row]
     height = (bottom - top).clamp_min(1.0)  # a dash has none
     return torch.stack([x, y, surplus], 1) / height[row, None], counts
 
 
-def medians(values: Tensor, row: Tensor, count: int) -> Tensor:
+def _medians(values: Tensor, row: Tensor, count: int) -> Tensor:
     """The median (count,) of the values (M,) of each row (M,), whose numbers rise; 0 where there are none."""
     counts = row.bincount(minlength=count)
     ordered = values[torch.argsort(row + values / (values.amax() + 1) if len(values) else values)]
@@ -136,10 +141,10 @@ class Painter:
     """Paints the digits of MNIST, or of what looks like it, each time in another way.
 
     images: uint8 (N, 1, H, W), light on dark; labels: int64 (N,), from 0 to 9. held_out: combinations that `draw`
-    leaves out. Pictures come on the images' device. 60,000 digits take two minutes of one core, and 50 MB.
+    leaves out. Pictures come on the images' device. 60,000 digits take a minute of one core, and 50 MB.
 
     Raises:
-        ValueError: a picture is empty, a label is no digit, or nothing is left to paint of one.
+        ValueError: a picture has no line in it, a label is no digit, or nothing is left to paint of one.
     """
 
     def __init__(self, images: Tensor, labels: Tensor, held_out: Sequence[Description] = ()) -> None:
@@ -149,13 +154,13 @@ class Painter:
             )
         if len(labels) != len(images) or labels.min() < 0 or labels.max() > 9:
             raise ValueError(f"{len(images)} digits take as many labels from 0 to 9.")
-        parts = [straighten(trace(part[:, 0] / 255, scale=2), len(part)) for part in images.split(CHUNK)]
+        parts = [straighten(trace(part[:, 0] / 255), len(part)) for part in images.split(CHUNK)]
         points, counts = (torch.cat(part) for part in zip(*parts, strict=True))
         if (counts == 0).any():
-            raise ValueError(f"digit {int((counts == 0).nonzero()[0])} is an empty picture: leave it out.")
+            raise ValueError(f"digit {int((counts == 0).nonzero()[0])} is a picture without a line: leave it out.")
         self.labels, self._points, self._counts = labels.cpu(), points, counts
         self._starts = counts.cumsum(0) - counts
-        self._straighten()
+        self._plumb()
         self._odds = odds(held_out)
         for label in self.labels.unique().tolist():
             if self._odds[label].sum() == 0:
@@ -189,6 +194,8 @@ class Painter:
         Raises:
             ValueError: a description leaves something open, names another digit, or is of no picture.
         """
+        if len(descriptions) != len(index):
+            raise ValueError(f"{len(index)} digits take as many descriptions, not {len(descriptions)}.")
         for label, description in zip(self.labels[index.cpu()].tolist(), descriptions, strict=True):
             _check(description, str(label))
         device = self._points.device
@@ -210,11 +217,11 @@ class Painter:
         coverage = self._brush(index.to(device), height, width, lean, across, down)
         return paper + coverage[:, None] * (ink - paper)
 
-    def _straighten(self) -> None:
+    def _plumb(self) -> None:
         """Shear all digits until their strokes, and not only the points that these go through, have no slant."""
         for index in torch.arange(len(self), device=self._points.device).split(CHUNK):
             height, none = (torch.full(index.shape, value, device=index.device) for value in (26.0, 0.0))
-            *_, slant = moments(self._brush(index, height, 0.12 * height, none, none, none))
+            *_, slant = moments(self._brush(index, height, 0.13 * height, none, none, none))
             own = slice(int(self._starts[index[0]]), int(self._starts[index[-1]] + self._counts[index[-1]]))
             self._points[own, 0] += slant.repeat_interleave(self._counts[index]) * self._points[own, 1]
 
