@@ -176,17 +176,7 @@ class Painter:
 
     def draw(self, index: Tensor, source: torch.Generator) -> list[Description]:
         """One description for each digit of index (B,), all that are not held out alike; source is on the CPU."""
-        labels = self.labels[index.cpu()]
-        upto = self._odds.flatten().cumsum(0)
-        ends = upto.view(len(self._odds), -1)[:, -1]
-        starts = F.pad(ends, (1, -1))
-        chance = torch.rand(len(labels), generator=source, dtype=torch.float64)
-        drawn = torch.searchsorted(upto, starts[labels] + chance * (ends - starts)[labels], right=True)
-        codes = torch.stack(torch.unravel_index(drawn, self._odds.shape), 1).tolist()
-        return [
-            Description(**{name: values[code] for (name, values), code in zip(CHOICES.items(), row, strict=True)})
-            for row in codes
-        ]
+        return choose(self.labels[index.cpu()], self._odds, source)
 
     def paint(self, index: Tensor, descriptions: Sequence[Description], source: torch.Generator) -> Tensor:
         """Pictures (B, 3, 32, 32) in [-1, 1] of the digits index (B,) as they are described, held out or not.
@@ -258,12 +248,32 @@ class Painter:
         return (0.5 + half - distance).clamp(0, 1).view(-1, SIDE, SIDE)
 
 
-def odds(held_out: Sequence[Description] = ()) -> Tensor:
+def choose(labels: Tensor, odds: Tensor, source: torch.Generator) -> list[Description]:
+    """One description for each digit of labels (B,), as likely as `odds` says; both and the source are on the CPU."""
+    upto = odds.flatten().cumsum(0)
+    ends = upto.view(len(odds), -1)[:, -1]
+    starts = F.pad(ends, (1, -1))
+    chance = torch.rand(len(labels), generator=source, dtype=torch.float64)
+    drawn = torch.searchsorted(upto, starts[labels] + chance * (ends - starts)[labels], right=True)
+    codes = torch.stack(torch.unravel_index(drawn, odds.shape), 1).tolist()
+    return [
+        Description(**{name: values[code] for (name, values), code in zip(CHOICES.items(), row, strict=True)})
+        for row in codes
+    ]
+
+
+def odds(held_out: Sequence[Description] = (), part: Description | None = None) -> Tensor:
     """How likely each combination of values is, float64, one axis for each of CHOICES; 0 for what is never painted.
 
-    Values are equally likely, as far as what is left out allows: too little contrast, large digits off the middle.
+    Values are equally likely, as far as what is left out allows: too little contrast, large digits off the middle, what
+    is held out, and all of which `part` is not true.
     """
     values = {name: {value: i for i, value in enumerate(choices)} for name, choices in CHOICES.items()}
+
+    def where(description: Description) -> tuple[int | slice, ...]:
+        said = description.said()
+        return tuple(values[name][said[name]] if name in said else slice(None) for name in CHOICES)
+
     allowed = torch.ones([len(choices) for choices in CHOICES.values()], dtype=torch.float64)
     for ink, row in values["ink"].items():
         for paper, column in values["paper"].items():
@@ -271,8 +281,11 @@ def odds(held_out: Sequence[Description] = ()) -> Tensor:
                 allowed[:, row, column] = 0
     allowed[..., values["size"]["large"], :] *= torch.tensor([place == "middle" for place in CHOICES["place"]])
     for combination in held_out:
-        said = combination.said()
-        allowed[tuple(values[name][said[name]] if name in said else slice(None) for name in CHOICES)] = 0
+        allowed[where(combination)] = 0
+    if part is not None:
+        true = torch.zeros_like(allowed)
+        true[where(part)] = 1
+        allowed *= true
     return allowed / allowed.sum(-1, keepdim=True).clamp_min(1)
 
 

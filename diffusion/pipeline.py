@@ -114,7 +114,7 @@ class Pipeline(nn.Module):
             ValueError: a prompt or an image does not fit the model.
         """
         noise, context, later = self._asked(request)
-        negative = self.conditioner([request.negative] * request.count)
+        negative = self.conditioner(request.negatives)
         known, hole = self._known(request)
         # The grid's last intervals, as many as the strongest image asks for; each image is held until its own start.
         grid = self.grid(request.steps)

@@ -47,7 +47,7 @@ class Request:
     """What to make. Everything is checked here, wherever it came from: app, API, command line or a link.
 
     prompt: one for all images, or one per image, each of 1000 characters at most; "" is the unconditional prompt.
-    negative: what to steer away from; acts when guidance is not 1.
+    negative: what to steer away from, one for all or one per image; acts when guidance is not 1.
     count: images, 1 to 4096. seed: image i uses seed + i, whatever the batch; or one seed per image.
     sampler: a key of SAMPLERS. steps: 1 to 1000 intervals of the noise grid.
     guidance: 0 to 100; 1 means none. interval: the noise levels at which guidance acts, default all.
@@ -59,7 +59,7 @@ class Request:
     """
 
     prompt: str | tuple[str, ...] = ""
-    negative: str = ""
+    negative: str | tuple[str, ...] = ""
     count: int = 1
     seed: int | tuple[int, ...] = 0
     sampler: str = "dpmpp_2m"
@@ -83,10 +83,10 @@ class Request:
         if not isinstance(self.sampler, str) or self.sampler not in SAMPLERS:
             raise ValueError(f"Unknown sampler {str(self.sampler)[:40]!r}; the choices are {', '.join(SAMPLERS)}.")
         check_prompts((self.prompt,) if isinstance(self.prompt, str) else self.prompt)
-        check_prompts((self.negative,))
-        if not len(self.prompts) == len(self.strengths) == len(self.seeds) == self.count:
+        check_prompts((self.negative,) if isinstance(self.negative, str) else self.negative)
+        if {*map(len, (self.prompts, self.negatives, self.strengths, self.seeds))} != {self.count}:
             raise ValueError(
-                f"One prompt, seed and strength for all, or one for each of the {self.count} images, please."
+                f"One prompt, negative, seed and strength for all, or one for each of the {self.count} images, please."
             )
         if not isinstance(self.interval, tuple) or len(self.interval) != 2:
             raise ValueError("The guidance interval must be two noise levels, low and high.")
@@ -105,6 +105,10 @@ class Request:
     @property
     def prompts(self) -> tuple[str, ...]:
         return (self.prompt,) * self.count if isinstance(self.prompt, str) else self.prompt
+
+    @property
+    def negatives(self) -> tuple[str, ...]:
+        return (self.negative,) * self.count if isinstance(self.negative, str) else self.negative
 
     @property
     def strengths(self) -> tuple[float, ...]:
