@@ -12,19 +12,21 @@ from PIL import Image
 from tqdm import tqdm
 
 from diffusion import checkpoints, data, export
-from diffusion.classifier import Classifier
+from diffusion.classifier import INSTRUMENTS, Classifier
 from diffusion.commands import MAX_IMAGES, batch_size, open_pipeline, writable
 from diffusion.distances import nearest
 from diffusion.pipeline import Pipeline
+from diffusion.recipe import read_recipe
 from diffusion.request import MAX_COUNT, Request, check_number
 from diffusion.sweep import CALLS, HEADER, SWEPT, plan, sweep
 from diffusion.yardstick import MIN_COUNT
 
-COUNT, SWEEP_COUNT = 10_000, 1000
+COUNT, SWEEP_COUNT, PROMPT_COUNT = 10_000, 1000, 2000
 FLAGS = {
     "model": ("count", "sampler", "steps", "guidance", "classifier", "neighbours", "batch"),
     "sweep": ("count", "samplers", "calls", "guidance", "classifier", "batch"),
     "likelihood": ("unprompted", "batch"),
+    "prompts": ("count", "sampler", "steps", "guidance", "classifier", "batch"),
     "classifier": (),
 }
 """What can be measured, and the flags that have a say in it."""
@@ -43,6 +45,10 @@ def evaluate(args: argparse.Namespace) -> None:
         if what != "model":
             raise ValueError(f"--{what} measures models, and {args.checkpoint} is a classifier.")
         what = "classifier"
+    if checkpoint.config.get("conditioner", {}).get("kind") == "text":
+        if what != "model":
+            raise ValueError(f"--{what} compares with a data set, and {args.checkpoint} is held to its prompts.")
+        what = "prompts"
     _check_flags(args, what)
     metrics_file = checkpoint.folder / "metrics.json"
     kept = _kept(metrics_file) if args.write else {}
@@ -112,6 +118,36 @@ def _sweep(args: argparse.Namespace) -> dict[str, Any]:
     return {"weights": export.fingerprint(pipeline), "sweep": result.to_dict()}
 
 
+def _prompts(args: argparse.Namespace) -> dict[str, Any]:
+    from diffusion.obedience import GUIDANCES, obedience
+
+    count = _count(args, PROMPT_COUNT)
+    pipeline, batch = _open(args)
+    best = pipeline.config.defaults
+    guidances = sorted({*GUIDANCES, best.guidance}) if args.guidance is None else (args.guidance,)
+    sampler = best.sampler if args.sampler is None else args.sampler
+    steps = best.steps if args.steps is None else args.steps
+    for guidance in guidances:
+        Request(seed=args.seed, sampler=sampler, steps=steps, guidance=guidance)
+    recipe = checkpoints.read(args.checkpoint).folder / "recipe.yaml"
+    held_out = read_recipe(recipe, {})[0].held_out if recipe.is_file() else ()
+    classifier = Classifier.load(args.classifier or INSTRUMENTS["mnist"]).to(args.device)
+    found = _watch(
+        obedience(
+            pipeline,
+            classifier,
+            held_out=held_out,
+            count=count,
+            guidances=guidances,
+            sampler=sampler,
+            steps=steps,
+            seed=args.seed,
+            batch=batch,
+        )
+    )
+    return {"weights": export.fingerprint(pipeline), "obedience": found.to_dict()}
+
+
 def _likelihood(args: argparse.Namespace) -> dict[str, Any]:
     from diffusion.likelihood import likelihood  # and so does scipy
 
@@ -155,7 +191,13 @@ def _save_neighbours(path: Path, pipeline: Pipeline, train: data.ImageData, requ
     print(f"{path}: {len(samples)} samples over the nearest training images, the closest {distances.min():.2f} away")
 
 
-MEASURES = {"model": _model, "sweep": _sweep, "likelihood": _likelihood, "classifier": _of_classifier}
+MEASURES = {
+    "model": _model,
+    "sweep": _sweep,
+    "likelihood": _likelihood,
+    "prompts": _prompts,
+    "classifier": _of_classifier,
+}
 
 
 def _watch(steps: Generator[Any, None, Any], unit: str = "image") -> Any:

@@ -1,11 +1,13 @@
 import json
 import re
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny as untrained
 import torch
 from PIL import Image
 
@@ -329,6 +331,21 @@ def test_evaluate_writes_metrics_and_card_into_the_checkpoint(classifier, tmp_pa
     assert metrics["test_count"] == 300 and 0 <= metrics["test_accuracy"] <= 1
     assert "on 300 test pictures" in (folder / "README.md").read_text()
     assert "test images of mnist" in capsys.readouterr().out
+
+
+def test_a_model_that_reads_sentences_is_held_to_them(tmp_path, capsys):
+    """By its recipe's held-out combinations too; what compares with a data set is refused in a sentence."""
+    folder = tmp_path / "sentences"
+    coloured = PixelsConfig(image_size=32, sample_size=32, channels=3)
+    untrained.model((), coloured, "sentences", "painted-mnist", sentences=True).save(folder)
+    shutil.copy(checkpoints.CHECKPOINTS / "words-latent" / "recipe.yaml", folder)
+    flags = ["--count", "12", "--steps", "1", "--guidance", "2", "--json", str(tmp_path / "m.json")]
+    assert cli.main(["evaluate", str(folder), *flags]) == 0
+    found = json.loads((tmp_path / "m.json").read_text())["obedience"]
+    assert [score["kind"] for score in found["scores"]] == ["trained", "held out"]
+    assert found["avoided"][0]["guidance"] == 2
+    assert cli.main(["evaluate", str(folder), "--sweep"]) == 2
+    assert "is held to its prompts" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("classes", [DIGITS, ()], ids=["conditional", "unconditional"])
