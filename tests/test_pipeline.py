@@ -191,6 +191,15 @@ def test_guidance_goes_from_the_negative_prompt_over_the_prompt_and_on(pipelines
     assert (x0(guidance=3.0) - x0(guidance=1.0)).abs().max() > 1e-4
 
 
+def test_each_image_may_steer_away_from_something_of_its_own(pipelines):
+    request = Request("cat", ("", "dog"), count=2, seed=(1, 1), sampler="ddim", steps=4, guidance=3.0)
+    both = last(pipelines["latents"].generate(request)).x
+    for i, negative in enumerate(("", "dog")):
+        alone = last(pipelines["latents"].generate(replace(request, negative=negative, count=1, seed=1))).x
+        torch.testing.assert_close(both[i : i + 1], alone, rtol=1e-3, atol=1e-3)
+    assert not torch.allclose(both[0], both[1], atol=1e-3)
+
+
 def test_pixels_are_kept_in_range_and_latents_are_not(pipelines):
     assert pipelines["pixels"].codec.bounds == (-1, 1) and pipelines["latents"].codec.bounds == (-math.inf, math.inf)
     request = Request(count=4, steps=3, guidance=100.0, prompt="cat")
@@ -496,7 +505,9 @@ def test_the_negative_prompt_is_checked():
     "per_image", [{"prompt": ("a", "b")}, {"prompt": ()}, {"strength": (0.5, 0.5)}, {"seed": (1, 2)}, {"seed": ()}]
 )
 def test_lists_are_as_long_as_there_are_images(per_image):
-    refused("One prompt, seed and strength for all, or one for each of the 3 images", count=3, **per_image)
+    refused(
+        "One prompt, negative prompt, seed and strength for all, or one for each of the 3 images", count=3, **per_image
+    )
 
 
 @pytest.mark.parametrize("value", [None, 3, (1.0,), (1.0, 2.0, 3.0), "ab", [0.0, 1.0]], ids=repr)
