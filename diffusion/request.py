@@ -86,7 +86,8 @@ class Request:
         check_prompts((self.negative,) if isinstance(self.negative, str) else self.negative)
         if {*map(len, (self.prompts, self.negatives, self.strengths, self.seeds))} != {self.count}:
             raise ValueError(
-                f"One prompt, negative prompt, seed and strength for all, or one for each of the {self.count} images, please."
+                f"One prompt, negative prompt, seed and strength for all, or one for each of the {self.count} images,"
+                " please."
             )
         if not isinstance(self.interval, tuple) or len(self.interval) != 2:
             raise ValueError("The guidance interval must be two noise levels, low and high.")
