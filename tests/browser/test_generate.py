@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
+from pixels import becomes
 from playwright.sync_api import Page, expect
 
 from diffusion import export
@@ -89,7 +90,7 @@ def toast(page: Page) -> str:
 
 
 def test_opens_with_digits_that_the_model_made(tab: Page, studio: Studio) -> None:
-    assert np.array_equal(shown(tab), studio.opening.pictures)
+    becomes(tab, lambda: shown(tab), studio.opening.pictures)
     expect(tab.locator("#generate-status")).to_contain_text("Made when the model was opened: ")
     expect(tab.locator("#generate-status")).to_contain_text(studio.about)
     first = studio.opening.readings[0]
@@ -110,7 +111,7 @@ def test_streams_noise_into_digits_and_reads_them(tab: Page, studio: Studio) -> 
     }""")
     make(tab)
     expected = studio.finish(request())
-    assert np.array_equal(shown(tab), expected.pictures)
+    becomes(tab, lambda: shown(tab), expected.pictures)
     drawn = tab.evaluate("window.seen")
     assert len(drawn) >= 8 and len(set(drawn)) >= 8  # four pictures: noise at least, then the digits
     right = sum(reading.label == "7" for reading in expected.readings)
@@ -142,7 +143,7 @@ def test_stop_frees_the_engine_within_a_step(tab: Page, studio: Studio) -> None:
         assert "finished" in toast(tab)
     choose(tab, digit="7", count=4, steps=6, guidance=2)
     make(tab)
-    assert np.array_equal(shown(tab), studio.finish(request()).pictures)
+    becomes(tab, lambda: shown(tab), studio.finish(request()).pictures)
 
 
 def test_by_keyboard_alone(tab: Page, studio: Studio) -> None:
@@ -155,7 +156,7 @@ def test_by_keyboard_alone(tab: Page, studio: Studio) -> None:
     tab.locator("#generate-go").focus()
     tab.keyboard.press("Enter")
     made(tab)
-    assert np.array_equal(shown(tab), studio.finish(request()).pictures)
+    becomes(tab, lambda: shown(tab), studio.finish(request()).pictures)
     tab.locator("#generate-grid .cell[tabindex='0']").focus()
     tab.keyboard.press("ArrowRight")
     tab.keyboard.press("Enter")
@@ -166,15 +167,15 @@ def test_negative_digit_any_and_one_of_each(tab: Page, studio: Studio) -> None:
     choose(tab, digit="7", count=4, steps=6, guidance=2, negative="1", sampler="UniPC")
     expect(tab.locator("#generate-sampler")).to_contain_text("1 call per step.")
     make(tab)
-    assert np.array_equal(shown(tab), studio.finish(request(negative="1", sampler="unipc")).pictures)
+    becomes(tab, lambda: shown(tab), studio.finish(request(negative="1", sampler="unipc")).pictures)
     choose(tab, digit="Any", negative="None", guidance=1)
     make(tab)
-    assert np.array_equal(shown(tab), studio.finish(request(digit="", sampler="unipc", guidance=1)).pictures)
+    becomes(tab, lambda: shown(tab), studio.finish(request(digit="", sampler="unipc", guidance=1)).pictures)
     expect(tab.locator("#generate-status")).to_contain_text("The classifier sees ")
     choose(tab, digit="One of each", count=12)
     make(tab)
     each = request(digit=tuple("012345678901"), count=12, sampler="unipc", guidance=1)
-    assert np.array_equal(shown(tab), studio.finish(each).pictures)
+    becomes(tab, lambda: shown(tab), studio.finish(each).pictures)
     expect(tab.locator("#generate-status")).to_contain_text("of 12 as the digits asked for")
 
 
@@ -190,7 +191,7 @@ def test_the_button_says_what_it_will_take_and_the_limit_is_explained(tab: Page,
     expect(tab.locator("#generate-go")).to_have_text("Make digits")
     tab.locator("#generate-go").click()
     assert "25,600 network evaluations; at most 16,000" in toast(tab)
-    assert np.array_equal(shown(tab), studio.opening.pictures)  # nothing was touched
+    becomes(tab, lambda: shown(tab), studio.opening.pictures)  # nothing was touched
 
 
 def test_the_dice_change_the_seed(tab: Page) -> None:
@@ -222,7 +223,7 @@ def test_png_there_and_back(tab: Page, studio: Studio, app_url: str, tmp_path: P
     expect(tab.locator("#generate-go")).to_contain_text("Make 4 digits")
     assert controls(tab) == settings
     make(tab)
-    assert np.array_equal(shown(tab), pictures)
+    becomes(tab, lambda: shown(tab), pictures)
 
 
 def hostile(path: Path, studio: Studio) -> Iterator[tuple[Path, str]]:
@@ -276,7 +277,7 @@ def test_a_link_brings_the_same_pictures(tab: Page, app_url: str, errors: list[s
     assert link.startswith(f"{app_url}/?checkpoint=mnist-latent&digit=each&") and "__theme" not in link
     tab.goto(link)
     made(tab)
-    assert np.array_equal(shown(tab), pictures)
+    becomes(tab, lambda: shown(tab), pictures)
     assert controls(tab) == settings
     expect(tab.locator("#generate-notice")).to_have_count(0)
 
@@ -293,7 +294,7 @@ def test_links_that_ask_for_what_there_is_not(page: Page, app_url: str, studio: 
     )
     expect(page.locator("#generate-status")).to_contain_text("The classifier reads 4 of 4")
     expect(page.locator("#generate-status")).to_contain_text("seeds 1 to 4")
-    assert np.array_equal(shown(page), studio.finish(request(guidance=studio.defaults["guidance"])).pictures)
+    becomes(page, lambda: shown(page), studio.finish(request(guidance=studio.defaults["guidance"])).pictures)
     page.goto(f"{app_url}/?digit=10&count=" + "9" * 3000)
     expect(page.locator("#generate-notice li")).to_have_count(2)
     expect(page.locator("#generate-status")).to_contain_text("Made when the model was opened: ")
@@ -319,7 +320,7 @@ def test_a_selected_digit_goes_to_the_other_tabs(tab: Page, studio: Studio) -> N
     expect(tab.locator("#image-source [data-painted]")).to_have_attribute(
         "data-painted", str((studio.opening.pictures[2] > 127).sum())
     )
-    assert np.array_equal(drawn(tab, "#image-source .ink"), studio.opening.pictures[2])
+    becomes(tab, lambda: drawn(tab, "#image-source .ink"), studio.opening.pictures[2])
     tab.get_by_role("tab", name="Generate").click()
     tab.locator("#generate-encode").click()
     expect(tab.get_by_role("tab", name="VAE")).to_have_attribute("aria-selected", "true")
@@ -328,7 +329,7 @@ def test_a_selected_digit_goes_to_the_other_tabs(tab: Page, studio: Studio) -> N
     expect(tab.get_by_role("tab", name="Denoise")).to_have_attribute("aria-selected", "true")
     expect(tab.locator("#denoise-seed input")).to_have_value(str(studio.opening.request.seed + 2))
     expect(tab.locator("#denoise-status")).to_contain_text(f"seed {studio.opening.request.seed + 2}:")
-    assert np.array_equal(drawn(tab, "#denoise-player canvas >> nth=2"), studio.opening.pictures[2])
+    becomes(tab, lambda: drawn(tab, "#denoise-player canvas >> nth=2"), studio.opening.pictures[2])
 
 
 @pytest.mark.parametrize(("width", "theme"), [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")])

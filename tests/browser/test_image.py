@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
+from pixels import becomes
 from playwright.sync_api import Locator, Page, expect
 
 from diffusion.ui.becoming import STRENGTHS, seen
@@ -117,7 +118,7 @@ def bomb() -> bytes:
 
 
 def test_opens_with_a_3_that_became_an_8(image: Page, studio: Studio) -> None:
-    assert (pad(image) == studio.examples[3, COLUMN]).all()
+    becomes(image, lambda: pad(image), studio.examples[3, COLUMN])
     expect(image.locator("#image-status")).to_contain_text("Made when the model was opened")
     expect(image.locator("#image-status")).to_contain_text(re.compile(r"reads 8, \d+%.*on CPU"))
     expect(image.locator("#image-player [data-done='1']")).to_have_attribute("data-frames", "13")
@@ -151,7 +152,7 @@ def test_strength_0_is_the_plain_reconstruction(image: Page) -> None:
     expect(image.locator("#image-strength")).to_contain_text("Runs 0 of 20 steps")
     turn(image, 0)
     expect(image.locator("#image-status")).to_contain_text("0 network calls")
-    assert (result(image) == inside(image, "Through the VAE")).all()
+    becomes(image, lambda: result(image), inside(image, "Through the VAE"))
 
 
 def test_a_drawing_is_centred_as_mnist_does(image: Page) -> None:
@@ -170,7 +171,7 @@ def test_a_drawing_is_centred_as_mnist_does(image: Page) -> None:
         "old => document.querySelector('#image-inside img').src !== old",
         arg=f"data:image/png;base64,{_png(model)}",
     )
-    assert (inside(image, "What the model sees") == sketch).all()
+    becomes(image, lambda: inside(image, "What the model sees"), sketch)
 
 
 def _png(picture: np.ndarray) -> str:
@@ -204,7 +205,7 @@ def test_reads_a_photo_of_a_digit(image: Page, studio: Studio) -> None:
     expect(image.locator("#image-ways").get_by_role("tab", name="Draw")).to_have_attribute("aria-selected", "true")
     close = np.abs(pad(image).astype(int) - studio.examples[7, 2])
     assert close.mean() < 12
-    assert (inside(image, "What the model sees") == pad(image)).all()
+    becomes(image, lambda: inside(image, "What the model sees"), pad(image))
 
 
 def test_picks_a_test_image_bit_for_bit(image: Page, studio: Studio) -> None:
@@ -212,13 +213,13 @@ def test_picks_a_test_image_bit_for_bit(image: Page, studio: Studio) -> None:
     tests = image.locator("#image-tests")
     tests.get_by_label("5").check(force=True)
     expect(reading(image, "What the model sees")).to_have_text(re.compile("^reads 5, "))
-    assert (inside(image, "What the model sees") == studio.examples[5, COLUMN]).all()
+    becomes(image, lambda: inside(image, "What the model sees"), studio.examples[5, COLUMN])
     image.locator("#image-shuffle").click()
     expect(tests.locator("input:checked")).to_have_count(0)
     tests.get_by_label("5").check(force=True)
     old = _png(studio.examples[5, COLUMN])
     image.wait_for_function("old => !document.querySelector('#image-inside img').src.endsWith(old)", arg=old)
-    assert (inside(image, "What the model sees") == studio.examples[5, COLUMN + 1]).all()
+    becomes(image, lambda: inside(image, "What the model sees"), studio.examples[5, COLUMN + 1])
 
 
 def test_turns_a_3_into_an_8_in_view(image: Page) -> None:
@@ -233,7 +234,7 @@ def test_turns_a_3_into_an_8_in_view(image: Page) -> None:
     expect(image.locator("#image-player .caption")).to_contain_text("Your picture with noise added, σ = ")
     assert np.abs(result(image).astype(int) - inside(image, "Noised start")).max() <= 1
     slider.press("End")
-    assert (result(image) == final).all()
+    becomes(image, lambda: result(image), final)
 
 
 def test_stops(image: Page) -> None:
@@ -264,7 +265,7 @@ def test_eight_strengths_share_one_noise(image: Page) -> None:
     expect(image.locator("#image-strip [data-done]")).to_have_attribute("data-done", "1")
     cells = image.locator("#image-strip .cell")
     expect(cells.locator(".caption")).to_have_text([f"{s:g} · {round(20 * s)} steps" for s in STRENGTHS])
-    assert (shown(cells.first.locator("canvas")) == inside(image, "Through the VAE")).all()
+    becomes(image, lambda: shown(cells.first.locator("canvas")), inside(image, "Through the VAE"))
     cells.nth(2).click()
     expect(image.locator("#image-strength").get_by_label("number input")).to_have_value(f"{STRENGTHS[2]:g}")
     # At full strength the batch's picture is a single run's: the same seed, the same noise.
@@ -339,7 +340,7 @@ def test_a_result_goes_on(image: Page) -> None:
         "old => !document.querySelector('#image-inside img').src.endsWith(old)", arg=_png(pad(image) * 0)
     )
     expect(reading(image, "What the model sees")).to_have_text(re.compile("^reads 8, "))
-    assert (pad(image) == final).all()
+    becomes(image, lambda: pad(image), final)
     image.locator("#image-compare").click()
     expect(image.get_by_role("tab", name="VAE")).to_have_attribute("aria-selected", "true")
     source = image.locator("#vae-panes").get_by_alt_text("The original")
