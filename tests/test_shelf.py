@@ -4,9 +4,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
+import numpy as np
 import pytest
 
 from diffusion import checkpoints
+from diffusion.ui.becoming import look
 from diffusion.ui.lab import following, updates
 from diffusion.ui.shelf import Shelf
 from diffusion.ui.studio import Limits, Studio
@@ -87,6 +89,17 @@ def test_an_update_of_a_widget_brings_all_its_properties() -> None:
     assert picker.keys() >= own.picker.props.keys() and picker["choices"] == ["b", "c"] and picker["each"] == "Each"
     assert pad is None and state == 5
     assert note["value"] == "y" and note["visible"] is False
+
+
+def test_what_still_comes_from_the_model_before_is_passed_over(shelf: Shelf) -> None:
+    """While a page turns to a model, its controls tell of their changes one by one, some still with what was before."""
+    studio, others = shelf["fashion-ddpm"], shelf.default
+    before = np.zeros((28, 28), np.uint8), None, True, others.classes[8], 0.6, *studio.defaults.values(), 1
+    assert look(studio, *before) == (gr.skip(),) * 4
+    views, _, promise, _ = look(studio, *before[:3], "bag", *before[4:])
+    assert views.count("<img") == 2 and promise.startswith("Turn it into a bag")
+    with pytest.raises(ValueError, match=r"There are pictures of t-shirt, .* here, not of '8'"):
+        studio.example("8", 0)
 
 
 @pytest.mark.parametrize("name", [name for name, kind in checkpoints.names().items() if kind == "model"])

@@ -38,6 +38,8 @@ def look(studio: Studio, *inputs: Any) -> tuple[Any, ...]:
     """Everything that follows from the picture and the settings, before any network call."""
     try:
         request = asked(studio, *inputs)
+        if not studio.accepts(request.prompts[0]):  # of the model before: the page is on its way to this one
+            return (gr.skip(),) * 4
         views, plan, *promises = glimpse(studio, request, export.to_pictures(request.image[None])[0])
     except ValueError as error:
         return (announced(str(error)), *[gr.skip()] * 3)

@@ -101,6 +101,10 @@ class Studio:
         """What it can be asked for: its classes, or sentences to begin with, or nothing."""
         return self.classes or (Painted.prompts if self.sentences else ())
 
+    def accepts(self, prompt: str) -> bool:
+        """Whether it can be asked for this."""
+        return self.sentences or prompt in ("", *self.classes)
+
     @property
     def asking(self) -> str:
         """What the choice of a prompt is called."""
@@ -129,6 +133,16 @@ class Studio:
     def nth(self, nth: int) -> np.ndarray:
         """The nth example of every kind, uint8 (kinds, 28, 28); after the last comes the first."""
         return self.examples[:, nth % self.examples.shape[1]]
+
+    def example(self, kind: str, nth: int) -> np.ndarray:
+        """The nth example of a kind, uint8 (28, 28).
+
+        Raises:
+            ValueError: there is no such kind.
+        """
+        if kind not in self.kinds:
+            raise ValueError(f"There are pictures of {', '.join(self.kinds)} here, not of {kind[:40]!r}.")
+        return self.nth(nth)[self.kinds.index(kind)]
 
     @property
     def defaults(self) -> dict[str, str | int | float]:

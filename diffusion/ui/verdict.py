@@ -53,7 +53,8 @@ def unread(studio: Studio, prompts: Sequence[str]) -> list[str]:
     """A sentence on each word that a model passed over, with known ones spelt alike, and on what was too long."""
     if not studio.sentences:
         return []
-    reader, found = studio.pipeline.conditioner, [*map(studio.pipeline.conditioner.understand, dict.fromkeys(prompts))]
+    reader = studio.pipeline.conditioner
+    found = [reader.understand(prompt) for prompt in dict.fromkeys(prompts)]
     sentences = []
     for word in dict.fromkeys(word[:24] for heard in found for word in heard.unknown):
         close = reader.nearest(word)

@@ -340,7 +340,7 @@ def test_payloads_say_what_does_not_fit() -> None:
         (MaskPad(), {"picture": "?"}, "The picture must be 28 x 28 bytes"),
         (DigitGrid(), {"selected": 64}, "number from 0 to 63"),
         (FramePlayer(), {"shown": -1}, "by its number"),
-        (DigitPicker("01"), "2", "Digit must be one of 0, 1"),
+        (DigitPicker("01"), 2, "Digit must be text of at most 1000 characters"),
     ],
 )
 def test_values_from_the_browser_are_checked(widget: gr.HTML, payload: object, message: str) -> None:

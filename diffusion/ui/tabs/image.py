@@ -222,7 +222,7 @@ def wire(shelf: Shelf, lab: Lab) -> None:
     gr.on([tab.stop.click, lab.model.input], None, None, None, cancels=[one, strip], queue=False)
 
     def pick(studio: Studio, label: str, column: int) -> np.ndarray:
-        return studio.nth(column)[studio.kinds.index(label)]
+        return studio.example(label, column)
 
     def others(studio: Studio, column: int) -> tuple[int, dict[str, Any]]:
         column += 1

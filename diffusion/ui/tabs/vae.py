@@ -186,7 +186,7 @@ def wire(shelf: Shelf, lab: Lab) -> None:
     own = lab.vae
 
     def example(studio: Studio, index: int, kind: str) -> tuple[np.ndarray, int]:
-        return studio.nth(index)[studio.kinds.index(kind)], index
+        return studio.example(kind, index), index
 
     def following(studio: Studio, index: int, kind: str) -> tuple[np.ndarray, int]:
         return example(studio, index + 1, kind)
