@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
 from pydantic import ConfigDict
@@ -108,23 +107,6 @@ class Description:
 def matches(description: Description, part: Description) -> bool:
     """Whether all that `part` says is true of the description."""
     return part.said().items() <= description.said().items()
-
-
-def combinations(entries: Any, where: str) -> tuple[Description, ...]:
-    """What to hold out of a training, from plain mappings such as {"digit": 7, "ink": "red"}.
-
-    where: the file or place they came from, named in errors. Raises ValueError for anything but a list of mappings,
-    for unknown attributes and values, and for less than two attributes, which would hold a whole word out.
-    """
-    if not isinstance(entries, (list, tuple)):
-        raise ValueError(f"{where}: expected a list of combinations such as {{digit: 7, ink: red}}, got {entries!r}.")
-    held_out = tuple(config.parse(Description, entry, f"{where}, entry {i}") for i, entry in enumerate(entries, 1))
-    for i, combination in enumerate(held_out, 1):
-        if len(combination.said()) < 2:
-            raise ValueError(
-                f"{where}, entry {i}: a combination names two attributes or more, of {', '.join(CHOICES)}."
-            )
-    return held_out
 
 
 def forget(description: Description, source: torch.Generator) -> Description:

@@ -1,6 +1,7 @@
 """What `python -m diffusion evaluate` does: a model's headline figures, a sweep of its samplers, its likelihood."""
 
 import argparse
+import dataclasses
 import json
 import sys
 from collections.abc import Generator
@@ -71,13 +72,7 @@ def _model(args: argparse.Namespace) -> dict[str, Any]:
 
     count = _count(args, COUNT)
     pipeline, batch = _open(args)
-    best = pipeline.config.defaults
-    settings = {
-        "sampler": best.sampler if args.sampler is None else args.sampler,
-        "steps": best.steps if args.steps is None else args.steps,
-        "guidance": best.guidance if args.guidance is None else args.guidance,
-    }
-    Request(seed=args.seed, **settings)
+    settings = _settings(args, pipeline)
     classifier = _classifier(args, pipeline)
     train, test = _data(args, pipeline, "train"), _data(args, pipeline, "test")
     steps = measure(pipeline, classifier, train, test, count=count, seed=args.seed, batch=batch, **settings)
@@ -123,12 +118,8 @@ def _prompts(args: argparse.Namespace) -> dict[str, Any]:
 
     count = _count(args, PROMPT_COUNT)
     pipeline, batch = _open(args)
-    best = pipeline.config.defaults
-    guidances = sorted({*GUIDANCES, best.guidance}) if args.guidance is None else (args.guidance,)
-    sampler = best.sampler if args.sampler is None else args.sampler
-    steps = best.steps if args.steps is None else args.steps
-    for guidance in guidances:
-        Request(seed=args.seed, sampler=sampler, steps=steps, guidance=guidance)
+    settings = _settings(args, pipeline)
+    guidance = settings.pop("guidance")
     recipe = checkpoints.read(args.checkpoint).folder / "recipe.yaml"
     held_out = read_recipe(recipe, {})[0].held_out if recipe.is_file() else ()
     classifier = Classifier.load(args.classifier or INSTRUMENTS["mnist"]).to(args.device)
@@ -138,11 +129,10 @@ def _prompts(args: argparse.Namespace) -> dict[str, Any]:
             classifier,
             held_out=held_out,
             count=count,
-            guidances=guidances,
-            sampler=sampler,
-            steps=steps,
+            guidances=sorted({*GUIDANCES, guidance}) if args.guidance is None else (guidance,),
             seed=args.seed,
             batch=batch,
+            **settings,
         )
     )
     return {"weights": export.fingerprint(pipeline), "obedience": found.to_dict()}
@@ -227,6 +217,14 @@ def _open(args: argparse.Namespace) -> tuple[Pipeline, int]:
     batch = batch_size(pipeline) if args.batch is None else args.batch
     check_number("batch", batch, 1, MAX_COUNT, whole=True)
     return pipeline, batch
+
+
+def _settings(args: argparse.Namespace, pipeline: Pipeline) -> dict[str, Any]:
+    """Sampler, steps and guidance: the model's own where the command line does not say."""
+    own = dataclasses.asdict(pipeline.config.defaults)
+    settings = {name: own[name] if getattr(args, name) is None else getattr(args, name) for name in own}
+    Request(seed=args.seed, **settings)  # which checks them
+    return settings
 
 
 def _data(args: argparse.Namespace, pipeline: Pipeline, split: str) -> data.ImageData:

@@ -9,7 +9,6 @@ from diffusion.captions import (
     VOCABULARY,
     Description,
     caption,
-    combinations,
     forget,
     matches,
     parse,
@@ -118,31 +117,6 @@ def test_a_combination_matches_what_says_all_of_it():
     assert matches(SEVEN, Description())
     assert not matches(SEVEN, Description("7", ink="blue"))
     assert not matches(Description("7"), red_seven)
-
-
-def test_combinations_come_from_plain_mappings():
-    held_out = combinations([{"digit": 7, "ink": "red"}, {"digit": "3", "place": "top left"}], "recipe.yaml")
-    assert held_out == (Description("7", "red"), Description("3", place="top left"))
-    assert combinations([], "recipe.yaml") == ()
-
-
-@pytest.mark.parametrize(
-    ("entries", "said"),
-    [
-        ([{"digit": 7, "ink": "crimson"}], "entry 1: .*unknown ink 'crimson'; the choices are black, white"),
-        ([{"digit": 7, "ink": "red"}, {"digit": 7}], "entry 2: a combination names two attributes or more"),
-        ([{"digit": 7, "colour": "red"}], "unknown key 'colour'; the keys here are digit, ink"),
-        ([{"digit": True, "ink": "red"}], "'digit': input should be a valid string"),
-        ([{"digit": 10, "ink": "red"}], "unknown digit '10'"),
-        (["red seven"], "entry 1: expected a mapping"),
-        ({"digit": 7}, "expected a list of combinations such as {digit: 7, ink: red}"),
-        (None, "expected a list of combinations"),
-    ],
-)
-def test_a_wrong_combination_is_named(entries, said):
-    with pytest.raises(ValueError, match=rf"^recipe\.yaml.*{said}") as error:
-        combinations(entries, "recipe.yaml")
-    assert str(error.value).count("\n") == 0
 
 
 @pytest.mark.parametrize("name", CHOICES)
