@@ -9,7 +9,7 @@ import math
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from torch import Tensor
 from diffusion import __version__
 from diffusion.data import to_uint8, to_unit
 from diffusion.pipeline import Pipeline
-from diffusion.request import Request
+from diffusion.request import Request, Travel, Turn
 
 KEY = "diffusion-lab"  # of the PNG text chunk
 FORMAT = 1  # of what it says; raised when an older reader would misunderstand it
@@ -111,9 +111,13 @@ def request_from(settings: Mapping[str, Any], image: Tensor | None = None, mask:
                 f"these settings want the {name} {str(settings[name])[:12]}, which they do not carry: give it too."
             )
     names = {field.name for field in fields(Request)} - {"image", "mask"}
+    values = {name: _typed(settings[name]) for name in names & set(settings)}
     try:
-        return Request(**{name: _typed(settings[name]) for name in names & set(settings)}, image=image, mask=mask)
-    except (TypeError, OverflowError):  # raised where a value cannot even be compared with its range
+        for name, kind in (("turn", Turn), ("travel", Travel)):
+            if values.get(name) is not None:
+                values[name] = kind(**{key: _typed(value) for key, value in values[name].items()})
+        return Request(**values, image=image, mask=mask)
+    except (TypeError, AttributeError, OverflowError):  # raised where a value cannot even be compared with its range
         raise ValueError("the settings hold a value of the wrong kind: use the file as it was saved.") from None
 
 
@@ -166,6 +170,8 @@ def _plain(value: Any) -> Any:
         return hashlib.sha256(_bytes(value)).hexdigest()[:12]
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
+    if is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
     return None if value == math.inf else value
 
 

@@ -16,7 +16,7 @@ from diffusion import data, export
 from diffusion.autoencoder import PixelsConfig
 from diffusion.conditioning import WordsConfig
 from diffusion.pipeline import ModelConfig, Pipeline
-from diffusion.request import Request
+from diffusion.request import Request, Travel, Turn
 from diffusion.unet import UNetConfig
 
 DATA = Path(__file__).parent / "data"
@@ -130,6 +130,8 @@ def test_png_of_too_many_pictures_is_refused(tmp_path):
         Request(),
         Request("7", "3", 4, 2**62, "heun", 33, 3.5, (0.2, 5.0), strength=0.25),
         Request(("7", "", "1"), count=3, interval=(0.5, math.inf), strength=(0.0, 0.5, 1.0)),
+        Request("7", count=2, steps=6, turn=Turn(3, ("8", ""))),
+        Request("7", count=2, travel=Travel("8", 5, (0.0, 0.5))),
     ],
 )
 def test_settings_restore_the_request(request_, pipeline, tmp_path):
@@ -182,6 +184,12 @@ def test_fingerprint_follows_the_weights(pipeline, tmp_path):
         {"sampler": []},
         {"strength": "0.5"},
         {"strength": [0.5, None]},
+        {"turn": 3},
+        {"turn": {"step": 3}},
+        {"turn": {"step": 3, "prompts": "78"}},
+        {"turn": {"step": 3, "prompts": ["7"]}},
+        {"travel": {"prompt": "8", "seed": 1, "shares": [0, 2]}},
+        {"travel": {"prompt": "8", "seed": 1, "shares": [0, 0], "speed": 1}},
     ],
 )
 def test_settings_of_the_wrong_kind_are_refused(changes):
