@@ -34,7 +34,8 @@ def wire(shelf: Shelf, lab: Lab) -> None:
     page = lab.generate
     lab.model.input(
         lambda name: (name, None), lab.model, [lab.shown, lab.pending],
-        api_name="_menu_chosen", api_visibility="private", show_progress="hidden",
+        # The dropdown tells of one choice twice; were both heard at once, the tabs would turn twice.
+        trigger_mode="always_last", api_name="_menu_chosen", api_visibility="private", show_progress="hidden",
     )  # fmt: skip
     outputs = list(dict.fromkeys([lab.model, lab.about, *following(page, shelf.default), *page.settings, page.arrived]))
 

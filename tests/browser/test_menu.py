@@ -34,10 +34,13 @@ def app(page: Page, address: str, errors: list[str]) -> Page:
     return page
 
 
-def choose(page: Page, name: str) -> None:
+def choose(page: Page, name: str, asked: str | None = None) -> None:
+    """A model from the menu; asked: the prompt that it opens with, and its picker comes to show."""
     page.locator("#model input").click()
     page.get_by_role("option", name=name, exact=True).click()
     expect(page.locator("#generate-status")).to_contain_text(f"{name} (")
+    if asked is not None:
+        expect(page.locator("#generate-picker input:checked")).to_have_value(asked)
 
 
 def go(page: Page, tab: str) -> None:
@@ -45,7 +48,7 @@ def go(page: Page, tab: str) -> None:
 
 
 def test_prompts_with_names_and_pictures(app: Page, models: Shelf) -> None:
-    choose(app, "garments")
+    choose(app, "garments", "dress")
     picker = app.locator("#generate-picker")
     expect(picker.locator("legend")).to_have_text("Garment")
     expect(picker.locator("label")).to_have_text(["Any", "One of each", *models["garments"].classes])
@@ -89,7 +92,7 @@ def test_without_prompts_there_is_nothing_to_ask_for(app: Page) -> None:
 
 
 def test_prompts_in_words(app: Page) -> None:
-    choose(app, "sentences")
+    choose(app, "sentences", Painted.prompts[3])
     picker, status = app.locator("#generate-picker"), app.locator("#generate-status")
     expect(app.locator("#model-about")).to_contain_text("prompts in words")
     sentence = picker.get_by_role("textbox", name="Prompt")
@@ -113,7 +116,7 @@ def test_prompts_in_words(app: Page) -> None:
 
 
 def test_own_pictures_that_no_classifier_reads(app: Page) -> None:
-    choose(app, "colour")
+    choose(app, "colour", "red fox")
     expect(app.locator("#generate-status")).to_contain_text("4 pictures, which no classifier here can read.")
     expect(app.locator("#generate-picker label")).to_have_text(["Any", "One of each", "cat", "red fox"])
     app.locator("#generate-go").click()
@@ -123,6 +126,7 @@ def test_own_pictures_that_no_classifier_reads(app: Page) -> None:
     ):  # fmt: skip
         go(app, tab)
         expect(app.locator(seen).first).to_be_visible()
+    expect(app.locator("#compare-plot")).to_be_hidden()  # it would be of what is read
     go(app, "Image to image")
     expect(app.locator("#image-tab")).to_contain_text("colour makes other pictures than the pads of this tab can hold")
     expect(app.locator("#image-room")).to_be_hidden()
@@ -147,7 +151,7 @@ def test_and_back_again(app: Page, models: Shelf) -> None:
 
 
 def test_a_link_brings_its_model(app: Page, address: str) -> None:
-    choose(app, "garments")
+    choose(app, "garments", "dress")
     app.locator("#generate-picker").get_by_label("One of each").check(force=True)
     app.locator("#generate-count input[type=number]").fill("5")
     app.keyboard.press("Tab")

@@ -51,6 +51,7 @@ def shown(studio: Studio) -> Shown:
         "go": {"value": label(studio, ROWS, EXAMPLE, CALLS, digit, guidance, COUNT, SEED)},
         "status": {"value": account(studio, contest, "Made when the model was opened: ")},
         "table": {"value": table(contest, selected=best)},
+        "room": {"visible": studio.classifier is not None},  # the plot is of what is read
         "plot": {"value": plot(contest)},
         "heading": {"value": heading},
         "grid": {"value": pictures},
@@ -76,6 +77,7 @@ class Handles:
     stop: gr.Button
     status: gr.HTML
     table: ScoreTable
+    room: gr.Column
     plot: TradeoffPlot
     heading: gr.HTML
     grid: DigitGrid
@@ -137,7 +139,7 @@ def build(shelf: Shelf) -> Handles:
                 with gr.Column(elem_classes="lab-card"):
                     status = gr.HTML(**now["status"], elem_id="compare-status", elem_classes="lab-status")
                     board = ScoreTable(**now["table"], label="Samplers and budgets", elem_id="compare-table")
-                with gr.Column(elem_classes="lab-card"):
+                with gr.Column(**now["room"], elem_classes="lab-card") as room:
                     curve = TradeoffPlot(**now["plot"], label="What calls buy", elem_id="compare-plot")
         with gr.Row(equal_height=False, elem_classes="lab-card", elem_id="compare-detail"):
             with gr.Column(scale=4, min_width=280):
@@ -150,7 +152,7 @@ def build(shelf: Shelf) -> Handles:
         contest = gr.State(now["contest"]["value"], time_to_live=1800)
         chosen = gr.State(now["chosen"]["value"], time_to_live=1800)
     return Handles(
-        tab, samplers, columns, by, picker, guidance, count, seed, go, stop, status, board, curve, heading, cells,
+        tab, samplers, columns, by, picker, guidance, count, seed, go, stop, status, board, room, curve, heading, cells,
         facts, take, contest, chosen,
     )  # fmt: skip
 
