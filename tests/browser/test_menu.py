@@ -53,6 +53,8 @@ def test_prompts_with_names_and_pictures(app: Page, models: Shelf) -> None:
     expect(picker.locator("legend")).to_have_text("Garment")
     expect(picker.locator("label")).to_have_text(["Any", "One of each", *models["garments"].classes])
     expect(picker.locator("canvas")).to_have_count(10)
+    cells = app.locator("#generate-grid .cell canvas").evaluate_all("all => all.map(one => one.offsetWidth)")
+    assert len({*cells}) == 1  # however long the names below them are
     expect(app.locator("#generate-negative").get_by_text("Negative garment")).to_be_visible()
     expect(app.locator("#generate-encode")).to_have_count(0)
     picker.get_by_label("ankle boot").check(force=True)
