@@ -91,8 +91,7 @@ def _sweep(args: argparse.Namespace) -> dict[str, Any]:
     plan(samplers, calls)  # says now what would be wrong after minutes
     count = _count(args, SWEEP_COUNT)
     pipeline, batch = _open(args)
-    guidance = pipeline.config.defaults.guidance if args.guidance is None else args.guidance
-    Request(seed=args.seed, guidance=guidance)
+    guidance = _settings(args, pipeline)["guidance"]
     classifier = _classifier(args, pipeline)
     train, test = _data(args, pipeline, "train"), _data(args, pipeline, "test")
     steps = sweep(

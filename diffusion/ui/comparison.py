@@ -126,7 +126,7 @@ def plan(
     names, budgets = _names(samplers), _budgets(columns, 2 if by == CALLS else 1, studio.limits.steps)
     most = min(MOST_PICTURES, studio.limits.count)
     check_number("The number of pictures", count := whole("The number of pictures", count), 2, most, whole=True)
-    if studio.classes and digit not in ("", EACH, *studio.classes):
+    if studio.classes and digit != EACH and not studio.accepts(digit):
         raise ValueError(f"The prompt must be one of {', '.join(studio.classes)}, not {str(digit)[:40]!r}.")
     prompt = prompts(digit, count, studio.suggestions) if studio.suggestions else ""
 

@@ -55,9 +55,7 @@ def about(studio: Studio) -> str:
     """A line on a model for the menu."""
     config, shape = studio.pipeline.config, " × ".join(map(str, studio.pipeline.codec.latent_shape))
     space = f"latents of {shape}" if studio.latent else f"pixels, {shape}"
-    prompts = (
-        "prompts in words" if studio.sentences else f"{len(studio.classes)} prompts" if studio.classes else "no prompts"
-    )
+    prompts = "prompts in words" if studio.sentences else f"{len(studio.classes) or 'no'} prompts"
     millions = sum(p.numel() for p in studio.pipeline.parameters()) / 1e6
     return (
         f"<p>Diffuses {space}; {config.schedule.kind} schedule, predicts {config.prediction}; {prompts}; "

@@ -141,7 +141,7 @@ class Studio:
             ValueError: there is no such kind.
         """
         if kind not in self.kinds:
-            raise ValueError(f"There are pictures of {', '.join(self.kinds)} here, not of {kind[:40]!r}.")
+            raise ValueError(f"There is no class {kind[:40]!r} here; the choices are {', '.join(self.kinds)}.")
         return self.nth(nth)[self.kinds.index(kind)]
 
     @property
