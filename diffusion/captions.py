@@ -167,6 +167,18 @@ def caption(description: Description, choose: torch.Generator) -> str:
     return re.sub(rf"\ba (?=({'|'.join(_AN)})\b)", "an ", text)
 
 
+def plainly(description: Description) -> str:
+    """Word what is said in one plain way: "small thick red 7 on white, leaning left, at the top"."""
+    said = description.said()
+    paper = said.get("paper")
+    if said.keys() <= {"paper"}:
+        return f"only {paper} paper" if paper else "anything"
+    words = [said.get(name) for name in ("size", "stroke", "ink")]
+    text = " ".join(filter(None, [*words, said.get("digit", "digit")])) + (f" on {paper}" if paper else "")
+    phrases = [table[said[name]][0] for name, table in (("lean", LEANS), ("place", PLACES)) if name in said]
+    return ", ".join([text, *phrases])
+
+
 def _words(*phrases: str) -> set[str]:
     return set(re.findall("[a-z0-9]+", " ".join(phrases)))
 

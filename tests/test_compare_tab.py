@@ -339,7 +339,6 @@ def test_without_prompts_confidence_takes_the_place_of_accuracy(untrained: Studi
 
 def test_without_a_classifier_there_are_pictures_calls_and_seconds(untrained: Studio, monkeypatch: Any) -> None:
     monkeypatch.setattr(untrained, "classifier", None)
-    monkeypatch.setattr(untrained, "read", lambda pictures: ())
     contest = filled(untrained, samplers=["ddim"], columns="2, 4")
     facts = [fact["text"] for fact in table(contest)["rows"][0]["cells"][0]["facts"]]
     assert len(facts) == 2 and facts[0] == "2 calls" and facts[1].endswith(" s")

@@ -57,7 +57,7 @@ def studio(name: str, limits: Limits) -> Studio:
         return Studio(model(name=name), Classifier.of("mnist"), limits)
     coloured = PixelsConfig(image_size=32, sample_size=32, channels=3)
     if name == "sentences":
-        return Studio(model((), coloured, name, "painted-mnist", sentences=True), None, limits)
+        return Studio(model((), coloured, name, "painted-mnist", sentences=True), Classifier.of("mnist"), limits)
     return Studio(model(("cat", "red fox"), coloured, name, "folder"), None, limits)
 
 

@@ -33,8 +33,9 @@ from diffusion.request import Request
 from diffusion.samplers import SAMPLERS
 from diffusion.ui.controls import ENGINE, request
 from diffusion.ui.errors import polite
+from diffusion.ui.readings import Reading, Seen
 from diffusion.ui.shelf import Shelf
-from diffusion.ui.studio import Reading, Result, Studio, paced
+from diffusion.ui.studio import Result, Studio, paced
 
 Answer = tuple[gr.FileData, dict]  # a PNG, and what there is to say about it
 
@@ -67,7 +68,7 @@ def register(shelf: Shelf) -> None:
             checkpoint: which model; info lists the names.
 
         Returns:
-            A PNG of all pictures with its settings inside, and a JSON of what a classifier reads in each, the settings,
+            A PNG of all pictures with its settings inside, and a JSON of what is read in each, the settings,
             network calls and seconds.
         """
         yield from _make(shelf[checkpoint], request(prompt, count, sampler, steps, guidance, seed, negative=negative))
@@ -103,7 +104,7 @@ def register(shelf: Shelf) -> None:
             checkpoint: which model; info lists the names.
 
         Returns:
-            A PNG of all pictures with its settings inside, and a JSON of what a classifier reads in each, the settings,
+            A PNG of all pictures with its settings inside, and a JSON of what is read in each, the settings,
             network calls and seconds.
         """
         studio = shelf[checkpoint]
@@ -122,7 +123,7 @@ def register(shelf: Shelf) -> None:
             checkpoint: which model; info lists the names.
 
         Returns:
-            A PNG of the reconstruction, and a JSON of what a classifier reads in picture and reconstruction, PSNR (dB),
+            A PNG of the reconstruction, and a JSON of what is read in picture and reconstruction, PSNR (dB),
             SSIM and seconds.
         """
         studio = shelf[checkpoint]
@@ -199,7 +200,9 @@ def _facts(result: Result, recorded: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _said(reading: Reading | None) -> dict[str, Any] | None:
+def _said(reading: Reading | Seen | None) -> dict[str, Any] | None:
+    if isinstance(reading, Seen):
+        return {"label": reading.label, "attributes": reading.description.said()}
     return reading and {"label": reading.label, "confidence": round(reading.confidence, 4)}
 
 

@@ -18,7 +18,8 @@ from diffusion import export
 from diffusion.request import Request
 from diffusion.samplers import SAMPLERS, Step
 from diffusion.ui import controls
-from diffusion.ui.studio import Reading, Result, Studio, paced
+from diffusion.ui.readings import Reading, Seen
+from diffusion.ui.studio import Result, Studio, paced
 from diffusion.ui.widgets import Masked, film, frame, grid
 from diffusion.ui.wording import announced, article, counted, duration
 
@@ -184,10 +185,10 @@ def _caption(step: Step) -> str:
 
 
 def ladder(result: Result) -> dict[str, Any]:
-    """The eight pictures, each with its strength and steps, and a mark where the classifier reads the target."""
+    """The eight pictures, each with its strength and steps, and a mark where the target is read in it."""
     request = result.request
     captions = [f"{s:g} · {counted(request.steps_run(s), 'step')}" for s in request.strengths]
-    marks = ["agree" if r and r.label == p else None for r, p in zip(result.readings, request.prompts, strict=True)]
+    marks = ["agree" if r and r.answers(p) else None for r, p in zip(result.readings, request.prompts, strict=True)]
     return grid(result.pictures, captions=captions, marks=marks)
 
 
@@ -199,8 +200,10 @@ def account(studio: Studio, result: Result) -> str:
 
 
 def strip_account(result: Result) -> str:
-    labels = ", ".join(reading.label for reading in result.readings if reading)
-    said = f"The classifier reads {labels}. " if labels else ""
+    request = result.request
+    pairs = zip(request.prompts, result.readings, strict=True)
+    labels = ", ".join(reading.beside(prompt) for prompt, reading in pairs if reading)
+    said = f"Read as {labels}. " if labels else ""
     return (
         f"One noise for all eight; only the strength differs. {said}"
         f"{counted(result.calls, 'network call')} for the whole batch, {result.seconds:.1f} s. "
@@ -229,9 +232,9 @@ def _figures(*figures: tuple[np.ndarray, str, str]) -> str:
     return f'<div class="inside">{"".join(parts)}</div>'
 
 
-def _reads(reading: Reading | None) -> str:
-    return f"reads {reading.label}, {reading.confidence:.0%}" if reading else ""
+def _reads(reading: Reading | Seen | None) -> str:
+    return f"reads {reading.said}" if reading else ""
 
 
-def _said(reading: Reading | None) -> str:
-    return f" The classifier {_reads(reading)}." if reading else ""
+def _said(reading: Reading | Seen | None) -> str:
+    return f" Read as {reading.said}." if reading else ""

@@ -38,11 +38,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class Score:
-    """How a cell came out. The measures are None where there is no classifier, `right` also where nothing was asked."""
+    """How a cell came out. Measures are None where nothing can be measured, `right` also where nothing was asked."""
 
     result: Result
     right: int | None  # pictures that are read as prompted
-    confidence: float | None  # the classifier's, in the mean
+    confidence: float | None  # the classifier's, in the mean; of what is measured there is none
     distance: float | None  # to real pictures, see Ruler
 
     @property
@@ -72,6 +72,7 @@ class Contest:
     """A table, filled as far as it has scores: those of the first cells, which stand in the order they are run in."""
 
     model: str
+    read: bool  # whether pictures are read back
     run: str
     by: str
     samplers: tuple[str, ...]
@@ -140,7 +141,9 @@ def plan(
     own = [name for name in names if name not in paced]
     cells = [Cell(name, k, asked(name, steps(name, budget))) for k, budget in enumerate(budgets) for name in paced]
     cells += [Cell(name, None, asked(name, studio.defaults["steps"])) for name in own]
-    contest = Contest(studio.name, run or uuid.uuid4().hex, by, names, budgets, tuple(cells))
+    contest = Contest(
+        studio.name, studio.classifier is not None, run or uuid.uuid4().hex, by, names, budgets, tuple(cells)
+    )
     _check(studio, contest)
     return contest
 
@@ -189,7 +192,7 @@ def fill(studio: Studio, contest: Contest) -> Iterator[tuple[Contest, Step | Non
     Closing the iterator stops the engine. ValueError where the whole takes longer than one visitor's run may.
     """
     spent = 0.0
-    if studio.classifier is not None:
+    if studio.yardstick is not None:
         contest = replace(contest, ruler=ruler(studio, contest.cells[0].request.prompts))
     for cell in contest.cells:
         took, steps = 0.0, studio.run(cell.request)
@@ -217,13 +220,17 @@ def _timed(steps: Iterator[Step]) -> Iterator[tuple[Step, float]]:
 
 
 def score(studio: Studio, ruler: Ruler | None, result: Result) -> Score:
-    """What the classifier makes of a cell's pictures, of all of them."""
-    if ruler is None:
+    """What is read back from a cell's pictures, from all of them."""
+    if None in result.readings:
         return Score(result, None, None, None)
-    pairs = list(zip(result.request.prompts, result.readings, strict=True))
-    right = None if "" in result.request.prompts else sum(prompt == reading.label for prompt, reading in pairs)
-    confidence = sum(reading.confidence for _, reading in pairs) / len(pairs)
-    return Score(result, right, confidence, ruler.distance(_features(studio, torch.tensor(result.pictures))))
+    answers = [reading.answers(prompt) for prompt, reading in zip(result.request.prompts, result.readings, strict=True)]
+    sure = [reading.confidence for reading in result.readings]
+    return Score(
+        result,
+        right=None if None in answers else sum(answers),
+        confidence=None if None in sure else sum(sure) / len(sure),
+        distance=ruler and ruler.distance(_features(studio, torch.tensor(result.pictures))),
+    )
 
 
 def ruler(studio: Studio, asked: tuple[str, ...]) -> Ruler:
@@ -231,7 +238,7 @@ def ruler(studio: Studio, asked: tuple[str, ...]) -> Ruler:
 
     Each draw is of the very classes asked for, where none is asked for of any; so both are the same mixture.
     """
-    kinds, (others, real) = studio.classifier.config.classes, _test_features(studio).chunk(2, dim=1)
+    kinds, (others, real) = studio.yardstick.config.classes, _test_features(studio).chunk(2, dim=1)
     known = [kinds.index(prompt) if prompt else None for prompt in asked]
     used = sorted(set(known)) if None not in known else range(len(kinds))
     real = real[list(used)].flatten(0, 1)
@@ -257,7 +264,7 @@ def _test_features(studio: Studio) -> Tensor:
 
 def _features(studio: Studio, pictures: Tensor) -> Tensor:
     """The classifier's features of uint8 pictures (..., H, W) in a row."""
-    return studio.classifier.read(pictures.reshape(-1, 1, *pictures.shape[-2:])).features
+    return studio.yardstick.read(pictures.reshape(-1, 1, *pictures.shape[-2:])).features
 
 
 def wilson(right: int, count: int, z: float = 1.96) -> tuple[float, float]:

@@ -20,7 +20,8 @@ from diffusion.export import to_image, to_pictures
 from diffusion.noise import Noise
 from diffusion.pipeline import Pipeline
 from diffusion.request import Request
-from diffusion.ui.studio import Reading, Studio, paced
+from diffusion.ui.readings import Reading, Seen
+from diffusion.ui.studio import Studio, paced
 from diffusion.ui.widgets import film, frame, tile
 from diffusion.ui.wording import announced
 
@@ -129,8 +130,8 @@ def _img(pixels: np.ndarray, alt: str) -> str:
     )
 
 
-def _reading(reading: Reading | None) -> str:
-    return f"{reading.label} ({reading.confidence:.0%})" if reading else "nothing, without a classifier"
+def _reading(reading: Reading | Seen | None) -> str:
+    return reading.said if reading else "nothing, without a classifier"
 
 
 def _decibels(value: float) -> str:

@@ -7,7 +7,7 @@ from diffusion.samplers import SAMPLERS
 from diffusion.ui.comparison import CALLS, Cell, Contest, Score, wilson
 from diffusion.ui.studio import Studio
 from diffusion.ui.verdict import judged
-from diffusion.ui.widgets import grid, scores, tradeoff
+from diffusion.ui.widgets import scores, tradeoff
 from diffusion.ui.widgets.scores import PICTURES, Fact, Filled, Row
 from diffusion.ui.widgets.tradeoff import Line, Point
 from diffusion.ui.wording import seeds
@@ -51,13 +51,16 @@ def _place(contest: Contest, cell: Cell) -> tuple[int, int]:
 
 
 def _key(contest: Contest) -> str:
-    first, judge = contest.cells[0].request, contest.ruler is not None
+    first = contest.cells[0].request
     held = (
         f"{first.count} pictures in every cell, {seeds(first)}; {min(first.count, PICTURES)} are shown, all are scored."
     )
-    measure = "mean confidence of the classifier" if "" in first.prompts else "read as prompted"
-    facts = f"{measure}, distance d from real pictures (0 is as real, lower is better), calls, seconds"
-    return f"{held} Under them: {facts if judge else 'calls, seconds'}. A dot marks the best."
+    measures = ["calls", "seconds"]
+    if contest.ruler is not None:
+        measures.insert(0, "distance d from real pictures (0 is as real, lower is better)")
+    if contest.read:
+        measures.insert(0, "mean confidence of the classifier" if "" in first.prompts else "read as prompted")
+    return f"{held} Under them: {', '.join(measures)}. A dot marks the best."
 
 
 def _facts(score: Score, best: set[str]) -> list[Fact]:
@@ -126,8 +129,7 @@ def detail(contest: Contest, index: int) -> tuple[str, dict[str, Any], str]:
         spread = thousandths(contest.ruler.spread)
         facts["Distance d ± one deviation"] = f"{thousandths(score.distance)} ± {spread}"
     listed = "".join(f"<div><dt>{name}</dt><dd>{html.escape(value)}</dd></div>" for name, value in facts.items())
-    pictures = grid(score.result.pictures) if score.confidence is None else judged(score.result)
-    return f"<h2>{html.escape(_title(cell))}</h2>", pictures, f"<dl>{listed}</dl>"
+    return f"<h2>{html.escape(_title(cell))}</h2>", judged(score.result), f"<dl>{listed}</dl>"
 
 
 def progress(studio: Studio, contest: Contest, step: str = "") -> str:

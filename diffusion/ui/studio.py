@@ -10,18 +10,18 @@ from pathlib import Path
 from threading import Lock
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
 from diffusion.autoencoder import VAE
 from diffusion.classifier import INSTRUMENTS, Classifier
 from diffusion.conditioning import Text
-from diffusion.data import Painted
+from diffusion.data import PAINTED, Painted
 from diffusion.export import fingerprint, fit, to_digit, to_pictures
 from diffusion.pipeline import Pipeline
 from diffusion.request import Request
 from diffusion.samplers import SAMPLERS, Step
+from diffusion.ui.readings import Reading, Seen, classify, measure
 
 EXAMPLES = Path(__file__).parent / "examples"  # {data set}.png: test images, a row for each class
 SIZE = 28, 28  # of examples
@@ -48,21 +48,13 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What the classifier sees in one picture: the likeliest class and its probability."""
-
-    label: str
-    confidence: float
-
-
-@dataclass(frozen=True)
 class Result:
     """A model's finished run: pictures uint8 (N, H, W) or (N, H, W, 3), their readings, network calls and seconds."""
 
     model: str
     request: Request
     pictures: np.ndarray
-    readings: tuple[Reading | None, ...]
+    readings: tuple[Reading | Seen | None, ...]
     calls: int
     seconds: float
 
@@ -73,7 +65,8 @@ class Studio:
     def __init__(
         self, pipeline: Pipeline, classifier: Classifier | None, limits: Limits = Limits(), engine: Lock | None = None
     ) -> None:
-        """classifier: None where there is none for the model's data; engine: the lock that all models here share."""
+        """classifier: None where there is none for the model's data, of digits for painted ones; engine: the lock that
+        all models here share."""
         self.pipeline, self.classifier, self.limits = pipeline, classifier, limits
         self.name, self.classes = pipeline.config.name, pipeline.config.classes
         self.noun = NOUNS.get(pipeline.config.data, "picture")
@@ -88,13 +81,23 @@ class Studio:
     def load(cls, checkpoint: str, device: str, limits: Limits = Limits(), engine: Lock | None = None) -> Studio:
         """Opens a checkpoint by name, folder or Hub id, and the classifier of its data set."""
         pipeline = Pipeline.load(checkpoint).to(device)
-        known = pipeline.config.data in INSTRUMENTS
-        return cls(pipeline, Classifier.of(pipeline.config.data).to(device) if known else None, limits, engine)
+        data = PAINTED.get(pipeline.config.data, pipeline.config.data)
+        return cls(pipeline, Classifier.of(data).to(device) if data in INSTRUMENTS else None, limits, engine)
 
     @property
     def sentences(self) -> bool:
         """Whether it reads prompts in words of one's own."""
         return isinstance(self.pipeline.conditioner, Text)
+
+    @property
+    def painted(self) -> bool:
+        """Whether its pictures are painted ones, in which each attribute can be measured."""
+        return self.pipeline.config.data in PAINTED
+
+    @property
+    def yardstick(self) -> Classifier | None:
+        """The classifier where it reads the pictures as they are, so that its features tell how far they are apart."""
+        return None if self.painted else self.classifier
 
     @property
     def suggestions(self) -> tuple[str, ...]:
@@ -210,14 +213,12 @@ class Studio:
         pictures = self.pipeline.images(last, request)
         return Result(self.name, request, to_pictures(pictures), self.read(pictures), last.calls, seconds)
 
-    @torch.no_grad()
-    def read(self, pictures: Tensor) -> tuple[Reading | None, ...]:
-        """The classifier's reading of pictures (N, C, H, W) in [-1, 1], of each None where there is no classifier."""
+    def read(self, pictures: Tensor) -> tuple[Reading | Seen | None, ...]:
+        """What is seen in pictures (N, C, H, W) in [-1, 1], of each None where there is no classifier."""
         if self.classifier is None:
             return (None,) * len(pictures)
-        confidence, label = self.classifier(pictures.to(self.pipeline.device)).softmax(1).max(1)
-        names = self.classifier.config.classes
-        return tuple(Reading(names[k], c) for k, c in zip(label.tolist(), confidence.tolist(), strict=True))
+        read = measure if self.painted else classify
+        return read(pictures.to(self.pipeline.device), self.classifier)
 
     def calls(self, request: Request) -> int:
         """Network calls that a request will make; an estimate for the adaptive sampler."""

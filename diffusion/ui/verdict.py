@@ -1,52 +1,43 @@
-"""What the classifier makes of a result: in the grid picture by picture, and in a sentence."""
+"""What is read back from a result: in the grid picture by picture, and in a sentence."""
 
 import html
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from diffusion.ui.studio import Reading, Result, Studio
-from diffusion.ui.widgets import grid
-from diffusion.ui.wording import article, counted, seeds
-
-SURE = 0.8  # the confidence below which a reading counts as unsure
+from diffusion.ui.readings import Reading, Seen, verdict
+from diffusion.ui.studio import Result, Studio
+from diffusion.ui.widgets import Mark, grid
+from diffusion.ui.wording import seeds
 
 
 def judged(result: Result) -> dict[str, Any]:
-    """The grid of a result, each picture with what the classifier reads and whether that is what was asked for."""
+    """The grid of a result, each picture with what is read in it and whether that is what was asked for."""
     if None in result.readings:
         return grid(result.pictures)
-    captions = [f"{reading.label} · {100 * reading.confidence:.0f} %" for reading in result.readings]
-    return grid(result.pictures, captions=captions, marks=[_mark(*pair) for pair in _readings(result)])
+    pairs = list(zip(result.request.prompts, result.readings, strict=True))
+    captions = [
+        reading.beside(prompt) + ("" if reading.confidence is None else f" · {100 * reading.confidence:.0f} %")
+        for prompt, reading in pairs
+    ]
+    return grid(result.pictures, captions=captions, marks=[mark(*pair) for pair in pairs])
 
 
-def _mark(prompt: str, reading: Reading) -> str | None:
-    if prompt not in ("", reading.label):
+def mark(prompt: str, reading: Reading | Seen) -> Mark | None:
+    """How a picture's reading compares with what was asked for."""
+    answer = reading.answers(prompt)
+    if answer is False:
         return "differ"
-    if reading.confidence < SURE:
+    if not reading.sure:
         return "doubt"
-    return "agree" if prompt else None
+    return "agree" if answer else None
 
 
 def account(studio: Studio, result: Result, opening: str = "") -> str:
     """The status of a result: how it reads and, in a second line, what it cost and what made it."""
     cost = f"{opening}{result.calls} network calls, {result.seconds:.1f} s, {seeds(result.request)}, {studio.about}."
-    said = html.escape(" ".join([verdict(studio, result), *unread(studio, result.request.prompts)]))
+    prompts = result.request.prompts
+    said = html.escape(" ".join([verdict(prompts, result.readings, studio.noun), *unread(studio, prompts)]))
     return f'<p role="status"><strong>{said}</strong></p><p>{html.escape(cost)}</p>'
-
-
-def verdict(studio: Studio, result: Result) -> str:
-    """What the classifier makes of a result, in a sentence."""
-    pairs, count = _readings(result), result.request.count
-    if None in result.readings:
-        return f"{counted(count, studio.noun)}, which no classifier here can read."
-    if "" in result.request.prompts:
-        seen = Counter(reading.label for _, reading in pairs)
-        return f"The classifier sees {', '.join(f'{seen[name]} × {name}' for name in sorted(seen))}."
-    right = sum(prompt == reading.label for prompt, reading in pairs)
-    asked = set(result.request.prompts)
-    wanted = article(*asked) if len(asked) == 1 else f"the {studio.noun}s asked for"
-    return f"The classifier reads {right} of {count} as {wanted}."
 
 
 def unread(studio: Studio, prompts: Sequence[str]) -> list[str]:
@@ -63,7 +54,3 @@ def unread(studio: Studio, prompts: Sequence[str]) -> list[str]:
     if dropped:
         sentences.append(f"It reads {reader.length - 1} words; past them were {', '.join([*dropped][:8])}.")
     return sentences[:6]
-
-
-def _readings(result: Result) -> list[tuple[str, Reading]]:
-    return list(zip(result.request.prompts, result.readings, strict=True))

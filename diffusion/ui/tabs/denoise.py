@@ -25,8 +25,9 @@ from diffusion.ui.controls import ENGINE, Sampling, Shown
 from diffusion.ui.errors import polite
 from diffusion.ui.formulas import formula, number
 from diffusion.ui.lab import Lab
+from diffusion.ui.readings import Reading, Seen
 from diffusion.ui.shelf import Shelf
-from diffusion.ui.studio import Reading, Studio, paced
+from diffusion.ui.studio import Studio, paced
 from diffusion.ui.wording import announced
 
 LEAD = """<p>Watch one picture come out of noise. At each step the network guesses the clean picture, and the sampler
@@ -199,7 +200,7 @@ def film(
     yield develop(studio, run, request, trace, time.monotonic() - began)
 
 
-def shoot(studio: Studio, steps: Sequence[Step]) -> tuple[dict[str, np.ndarray], tuple[Reading | None, ...]]:
+def shoot(studio: Studio, steps: Sequence[Step]) -> tuple[dict[str, np.ndarray], tuple[Reading | Seen | None, ...]]:
     """Panes of some of an image's steps, title -> uint8 (T, H, W) or (T, H, W, 3), and their predictions' readings."""
     sigma = torch.cat([step.sigma.reshape(1) for step in steps])
     together = Step(0, sigma, torch.cat([step.x for step in steps]), torch.cat([step.x0 for step in steps]), 0)
@@ -215,8 +216,8 @@ def mosaics(spread: Tensor) -> np.ndarray:
     return np.stack([widgets.tile(channels) for channels in to_uint8(spread / SPREAD).cpu().numpy()])
 
 
-def caption(trace: Sequence[Step], reading: Reading | None) -> str:
-    """What the latest step did, and how the classifier reads its prediction."""
+def caption(trace: Sequence[Step], reading: Reading | Seen | None) -> str:
+    """What the latest step did, and how its prediction reads."""
     sigma = trace[-1].sigma.item()
     if len(trace) == 1:
         return (
@@ -225,7 +226,7 @@ def caption(trace: Sequence[Step], reading: Reading | None) -> str:
         )
     calls, said = trace[-1].calls, ""
     if reading:
-        said = f"\nThe classifier reads the prediction as {reading.label}, {100 * reading.confidence:.0f} %."
+        said = f"\nThe prediction reads as {reading.said}."
     return (
         f"σ {number(trace[-2].sigma.item())} → {number(sigma)}, SNR {number(snr(sigma))}, "
         f"{calls} network call{'s' if calls > 1 else ''}{said}"
@@ -263,7 +264,7 @@ def develop(
     return payload, Reel(panes, name), announced(status)
 
 
-def decided(readings: Sequence[Reading]) -> int:
+def decided(readings: Sequence[Reading | Seen]) -> int:
     """The first step from which on every prediction reads as the last one does; at step 0 there is no prediction."""
     labels = [reading.label for reading in readings]
     return 1 + max((i for i in range(1, len(labels)) if labels[i] != labels[-1]), default=0)

@@ -44,7 +44,7 @@ def shown(studio: Studio) -> Shown:
     first = choices[min(3, len(choices) - 1)] if choices else ""
     asking = "Say what you want to see, watch it" if studio.sentences else f"Pick a {noun}, watch it"
     doing = f"{asking} come out of noise" if choices else f"Watch {noun}s come out of noise"
-    reader = ", and see a classifier read it back" if studio.classifier else ""
+    reader = ", and see it read back" if studio.classifier else ""
     return {
         "lead": {"value": f"<p>{doing}{reader}.</p>"},
         "picker": DigitPicker.showing(

@@ -2,7 +2,7 @@
 
 from diffusion.ui.widgets.bench import NoiseBench, Path, mixture
 from diffusion.ui.widgets.curves import NoiseCurves
-from diffusion.ui.widgets.grid import DigitGrid, grid
+from diffusion.ui.widgets.grid import DigitGrid, Mark, grid
 from diffusion.ui.widgets.pad import Masked, MaskPad, SketchPad
 from diffusion.ui.widgets.picker import EACH, DigitPicker
 from diffusion.ui.widgets.player import FramePlayer, film, frame, tile
@@ -15,6 +15,7 @@ __all__ = [
     "DigitGrid",
     "DigitPicker",
     "FramePlayer",
+    "Mark",
     "MaskPad",
     "Masked",
     "NoiseBench",
