@@ -1,4 +1,9 @@
-"""Prompts into what the network attends to: list[str] -> context (B, L, D). The unconditional prompt is ""."""
+"""Prompts into what the network attends to: list[str] -> context (B, L, D). The unconditional prompt is "".
+
+A conditioner has `dim`, its D, or None without tokens, and `sentences`: whether it takes any words. One that does has
+`room`, how much it reads, and says by `understand` what becomes of a prompt, by `tokens` what each token stands for and
+by `nearest` which known words are spelt alike.
+"""
 
 import re
 from collections.abc import Sequence
@@ -33,6 +38,8 @@ class WordsConfig:
 
 class Words(nn.Module):
     """Looks each prompt up whole: one token a prompt, (B, 1, D)."""
+
+    sentences = False
 
     def __init__(self, config: WordsConfig) -> None:
         super().__init__()
@@ -112,6 +119,8 @@ class Text(nn.Module):
     of one space: two of them can be mixed, and a network needs no mask to read them.
     """
 
+    sentences = True
+
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
         self.dim, self.length = config.dim, config.length
@@ -122,13 +131,22 @@ class Text(nn.Module):
         self.blocks = nn.ModuleList(TextBlock(config.dim, config.heads) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.dim)
 
+    @property
+    def room(self) -> str:
+        """How much of a prompt is read at most."""
+        return f"{self.length - 1} words"
+
     def understand(self, prompt: str) -> Understood:
         """Which words of a prompt are read, and which are not."""
         words = split(prompt)
         known = [word for word in words if word in self.rows]
         unknown = tuple(dict.fromkeys(word for word in words if word not in self.rows))
-        room = self.length - 1
-        return Understood(tuple(known[:room]), unknown, tuple(known[room:]))
+        most = self.length - 1
+        return Understood(tuple(known[:most]), unknown, tuple(known[most:]))
+
+    def tokens(self, prompt: str) -> tuple[str, ...]:
+        """What each token of a prompt stands for, "" for the start; all tokens past these are padding."""
+        return ("", *self.understand(prompt).words)
 
     def nearest(self, word: str) -> list[str]:
         """Up to three known words that are spelt much like this one."""
@@ -162,6 +180,7 @@ class Unconditional(nn.Module):
     """Knows no prompt but "", of which there is nothing to attend to: no tokens, (B, 0, 0)."""
 
     dim = None
+    sentences = False
 
     def __init__(self, config: UnconditionalConfig = UnconditionalConfig()) -> None:
         super().__init__()

@@ -9,10 +9,10 @@ from diffusion.ui.guard import GuardedBlocks, app_kwargs
 from diffusion.ui.lab import Lab
 from diffusion.ui.shelf import Shelf
 from diffusion.ui.studio import Limits
-from diffusion.ui.tabs import compare, denoise, generate, image, noise, vae
+from diffusion.ui.tabs import compare, denoise, generate, image, noise, prompt, vae
 from diffusion.ui.theme import CSS, studio_theme
 
-TABS = generate, denoise, image, vae, noise, compare
+TABS = generate, denoise, prompt, image, vae, noise, compare
 
 HERO = """
 <h1>Diffusion Lab</h1>

@@ -10,7 +10,7 @@ import gradio as gr
 
 if TYPE_CHECKING:
     from diffusion.ui.studio import Studio
-    from diffusion.ui.tabs import compare, denoise, generate, image, noise, vae
+    from diffusion.ui.tabs import compare, denoise, generate, image, noise, prompt, vae
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Lab:
     tabs: gr.Tabs
     generate: generate.Handles
     denoise: denoise.Handles
+    prompt: prompt.Handles
     image: image.Handles
     vae: vae.Handles
     noise: noise.Handles

@@ -51,7 +51,7 @@ def wire(shelf: Shelf, lab: Lab) -> None:
         shelf.on(turn), [lab.shown, lab.pending], outputs,
         api_name="_generate_turn", show_progress="minimal", show_progress_on=lab.about, **turned,
     )  # fmt: skip
-    for name in ("denoise", "image", "vae", "noise", "compare"):
+    for name in ("denoise", "prompt", "image", "vae", "noise", "compare"):
         own = getattr(lab, name)
         lab.shown.change(
             shelf.on(partial(updates, own)), lab.shown, following(own, shelf.default),

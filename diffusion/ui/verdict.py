@@ -4,10 +4,12 @@ import html
 from collections.abc import Sequence
 from typing import Any
 
+from diffusion.request import Request
+from diffusion.samplers import SAMPLERS, Step
 from diffusion.ui.readings import Reading, Seen, verdict
 from diffusion.ui.studio import Result, Studio
 from diffusion.ui.widgets import Mark, grid
-from diffusion.ui.wording import seeds
+from diffusion.ui.wording import counted, seeds
 
 
 def judged(result: Result) -> dict[str, Any]:
@@ -38,6 +40,18 @@ def account(studio: Studio, result: Result, opening: str = "") -> str:
     prompts = result.request.prompts
     said = html.escape(" ".join([verdict(prompts, result.readings, studio.noun), *unread(studio, prompts)]))
     return f'<p role="status"><strong>{said}</strong></p><p>{html.escape(cost)}</p>'
+
+
+def progress(studio: Studio, wanted: Request, step: Step) -> str:
+    """The status of a run under way; screen readers hear its beginning and not every step."""
+    of = f" of {wanted.steps}" if SAMPLERS[wanted.sampler].calls_per_step else ""
+    now = f"Step {step.index}{of}, noise level {step.sigma.max().item():.2g}."
+    about = f"{step.calls} network calls, {seeds(wanted)}, {studio.about}."
+    return (
+        f'<p><strong role="status">Making {counted(wanted.count, studio.noun)}.</strong>'
+        f' <span aria-hidden="true">{now}</span></p>'
+        f'<p aria-hidden="true">{html.escape(about)}</p>'
+    )
 
 
 def unread(studio: Studio, prompts: Sequence[str]) -> list[str]:

@@ -1,6 +1,5 @@
 """The tab Generate: pictures made while you watch, read back by a classifier, and handed on."""
 
-import html
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +11,6 @@ import numpy as np
 
 from diffusion.export import to_pictures
 from diffusion.request import Request
-from diffusion.samplers import SAMPLERS, Step
 from diffusion.ui import keep, links
 from diffusion.ui.controls import (
     ENGINE,
@@ -30,9 +28,9 @@ from diffusion.ui.lab import Lab
 from diffusion.ui.shelf import Shelf
 from diffusion.ui.studio import Result, Studio, paced
 from diffusion.ui.tabs import denoise
-from diffusion.ui.verdict import account, judged
+from diffusion.ui.verdict import account, judged, progress
 from diffusion.ui.widgets import DigitGrid, DigitPicker, grid
-from diffusion.ui.wording import counted, duration, seeds
+from diffusion.ui.wording import counted, duration
 
 COUNT, SEED = 16, 1  # what the controls open with
 
@@ -223,18 +221,6 @@ def label(studio: Studio, digit: str, count: float, sampler: str, steps: float, 
     except ValueError:  # said in full when the button is pressed
         return f"Make {studio.noun}s"
     return f"Make {counted(wanted.count, studio.noun)} · {duration(studio.seconds(wanted))}"
-
-
-def progress(studio: Studio, wanted: Request, step: Step) -> str:
-    """The status of a run under way; screen readers hear its beginning and not every step."""
-    of = f" of {wanted.steps}" if SAMPLERS[wanted.sampler].calls_per_step else ""
-    now = f"Step {step.index}{of}, noise level {step.sigma.max().item():.2g}."
-    about = f"{step.calls} network calls, {seeds(wanted)}, {studio.about}."
-    return (
-        f'<p><strong role="status">Making {counted(wanted.count, studio.noun)}.</strong>'
-        f' <span aria-hidden="true">{now}</span></p>'
-        f'<p aria-hidden="true">{html.escape(about)}</p>'
-    )
 
 
 def stopped(result: Result | None) -> Any:
