@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from itertools import zip_longest
@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from diffusion import __version__
@@ -40,6 +40,7 @@ SETTINGS = {
     r"conv_in\.weight 1": "in_channels",
     r"conv_out\..* 0": "out_channels",
     r"up_blocks\.": "skips",
+    r"^(embeddings|encoder\.layers|final_layer_norm)\.": "hidden_size, num_hidden_layers or vocab_size",
     r"conditioner\.|head\..* 0": "classes",
     r"": "block_out_channels or width",
 }
@@ -121,7 +122,7 @@ def _stored(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
 def names(under: Path = CHECKPOINTS) -> dict[str, str]:
     """The checkpoints under a folder, by name, each with the kind its config gives ("model" where it gives none)."""
     found = {path.parent.name: path.parent for path in sorted(under.glob(f"*/{CONFIG}"))}
-    return {name: str(_config(folder).get("kind", "model")) for name, folder in found.items()}
+    return {name: str(read_config(folder).get("kind", "model")) for name, folder in found.items()}
 
 
 def read(reference: str | Path, *, names_under: Path = CHECKPOINTS) -> Checkpoint:
@@ -134,83 +135,108 @@ def read(reference: str | Path, *, names_under: Path = CHECKPOINTS) -> Checkpoin
     Raises:
         ValueError: there is no such checkpoint, or it is incomplete, damaged or written by a newer engine.
     """
-    folder = _folder(reference, names_under)
-    for name in (CONFIG, WEIGHTS):
-        if not (folder / name).is_file():
-            raise ValueError(_lacks(str(folder), name, [path.name for path in folder.iterdir()]))
-    return Checkpoint(folder, _config(folder), _tensors(folder / WEIGHTS))
+    folder = find(reference, names_under=names_under)
+    return Checkpoint(folder, read_config(folder), read_tensors(folder / WEIGHTS))
 
 
-def _folder(reference: str | Path, names_under: Path) -> Path:
+def find(
+    reference: str | Path,
+    files: Collection[str] = FILES,
+    required: Collection[str] = (CONFIG, WEIGHTS),
+    what: str = "checkpoint",
+    names_under: Path | None = CHECKPOINTS,
+) -> Path:
+    """The folder that a reference stands for.
+
+    From the Hub come those of `files` that are not here yet, so that a caller can look at the small ones first.
+
+    Raises:
+        ValueError: there is no such folder or repository, or it lacks one of `required`; `what` it is called then.
+    """
     path = Path(reference).expanduser()
-    if isinstance(reference, str) and path.name == reference and (names_under / path).is_dir():
-        return names_under / path
+    if names_under and isinstance(reference, str) and path.name == reference and (names_under / path).is_dir():
+        path = names_under / path
     if path.is_dir():
+        for name in required:
+            if not (path / name).is_file():
+                present = [str(file.relative_to(path)) for file in (path / name).parent.glob("*")]
+                raise ValueError(_lacks(str(path), name, present, required, what))
         return path
     if path.is_file():
-        raise ValueError(f"{path} is a file; name the folder that holds {CONFIG} and {WEIGHTS}.")
+        raise ValueError(f"{path} is a file; name the folder that holds {' and '.join(required)}.")
     if isinstance(reference, str) and (hub := HUB_ID.fullmatch(reference)):
-        return _download(reference, hub["repo"], hub["revision"])
-    known = ", ".join(path.parent.name for path in sorted(names_under.glob(f"*/{CONFIG}"))) or "none yet"
-    raise ValueError(f"No checkpoint '{reference}': give a name ({known}), a folder or a Hub id owner/name[@revision].")
+        return _download(reference, hub["repo"], hub["revision"], files, required, what)
+    choices = "a folder or a Hub id owner/name[@revision]"
+    if names_under:
+        known = ", ".join(path.parent.name for path in sorted(names_under.glob(f"*/{CONFIG}"))) or "none yet"
+        choices = f"a name ({known}), {choices}"
+    raise ValueError(f"No {what} '{reference}': give {choices}.")
 
 
-def _download(name: str, repo: str, revision: str | None) -> Path:
-    """The cached folder of a repository's FILES: fetched unless it is here already, its weights verified."""
+def _download(
+    name: str, repo: str, revision: str | None, files: Collection[str], required: Collection[str], what: str
+) -> Path:
+    """The cached folder of a repository's `files`: fetched unless they are here already, weights verified."""
     import huggingface_hub as hub  # only here: a local checkpoint needs neither the library nor its start-up time
     from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled
 
-    fetch = partial(hub.snapshot_download, repo, revision=revision, allow_patterns=[*FILES])
+    fetch = partial(hub.snapshot_download, repo, revision=revision, allow_patterns=[*files])
+    wanted = [file for file in required if file in files]
+    weights = [file for file in wanted if file.endswith(WEIGHTS)]
     try:
         info = hub.HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=10)
     except (HTTPError, OfflineModeIsEnabled, ValueError) as error:
         try:  # whatever the Hub says today, a copy that is here still works
             folder = Path(fetch(local_files_only=True))
-            (folder / WEIGHTS).resolve(strict=True)
+            for file in wanted:
+                (folder / file).resolve(strict=True)
         except (FileNotFoundError, ValueError):
             raise ValueError(_reason(error, name)) from error
-        return _verified(folder, None, name)
+        for file in weights:
+            _verify(folder, file, None, name)
+        return folder
 
     announced = {file.rfilename: file for file in info.siblings}
-    for required in (CONFIG, WEIGHTS):
-        if required not in announced:
-            raise ValueError(_lacks(f"'{name}' on the Hub", required, announced))
-    paths = {file: hub.try_to_load_from_cache(repo, file, revision=info.sha) for file in FILES if file in announced}
+    for file in required:
+        if file not in announced:
+            raise ValueError(_lacks(f"'{name}' on the Hub", file, announced, required, what))
+    paths = {file: hub.try_to_load_from_cache(repo, file, revision=info.sha) for file in files if file in announced}
     needed = sum(announced[file].size for file, path in paths.items() if not isinstance(path, str))
     cache = Path(hub.constants.HF_HUB_CACHE)
     if needed > (free := _free(cache)):
         raise ValueError(f"'{name}' needs {needed:,} bytes, {free:,} are free at {cache}: make room or set HF_HOME.")
     try:
-        folder = Path(fetch() if needed else Path(paths[WEIGHTS]).parent)
+        folder = Path(fetch() if needed else fetch(revision=info.sha, local_files_only=True))
     except Exception as error:  # of HTTP, the disk or the library's native transfer: each has its sentence
         raise ValueError(_reason(error, name)) from error
-    return _verified(folder, announced[WEIGHTS], name)
+    for file in weights:
+        _verify(folder, file, announced[file], name)
+    return folder
 
 
-def _verified(folder: Path, announced: Any, name: str) -> Path:
-    """Compare the weights with the Hub's hash (sha256 in LFS, else Git's blob sha1) once; the verdict is kept."""
-    weights = folder / WEIGHTS
+def _verify(folder: Path, file: str, announced: Any, name: str) -> None:
+    """Compare weights with the Hub's hash (sha256 in LFS, else Git's blob sha1) once; the verdict is kept."""
+    weights = folder / file
     expected = announced and (announced.lfs.sha256 if announced.lfs else announced.blob_id)
     if weights.is_symlink():  # the cache names each blob by its hash
         expected = Path(os.readlink(weights)).name
     if not expected:
-        return folder
+        return
     stat = weights.stat()
     verdict, seen = folder.parents[1] / "verified" / expected, f"{stat.st_size} {stat.st_mtime_ns}"
     if verdict.is_file() and verdict.read_text() == seen:
-        return folder
+        return
     digest = hashlib.sha256() if len(expected) == 64 else hashlib.sha1(b"blob %d\0" % stat.st_size)
-    with weights.open("rb") as file:
-        while block := file.read(2**20):
+    with weights.open("rb") as content:
+        while block := content.read(2**20):
             digest.update(block)
     if digest.hexdigest() != expected:
         weights.resolve().unlink()
         weights.unlink(missing_ok=True)
-        raise ValueError(f"'{name}': {WEIGHTS} is not what the Hub announced (other hash) and was removed; try again.")
+        raise ValueError(f"'{name}': {file} is not what the Hub announced (other hash) and was removed; try again.")
     with suppress(OSError):  # a read-only cache is hashed each time
         verdict.parent.mkdir(exist_ok=True)
         verdict.write_text(seen)
-    return folder
 
 
 def _free(folder: Path) -> int:
@@ -243,14 +269,16 @@ def _reason(error: BaseException, name: str) -> str:
     )
 
 
-def _lacks(where: str, name: str, present: Iterable[str]) -> str:
-    pickles = sorted(file for file in present if Path(file).suffix in PICKLES)
-    if name == WEIGHTS and pickles:
+def _lacks(where: str, name: str, present: Iterable[str], required: Iterable[str], what: str) -> str:
+    beside = (Path(file) for file in present if Path(file).parent == Path(name).parent)
+    pickles = sorted(str(path) for path in beside if path.suffix in PICKLES)
+    if name.endswith(WEIGHTS) and pickles:
         return f"{where} has only a pickle ({pickles[0]}), which can run code: convert it with safetensors' save_file."
-    return f"{where} has no {name}; a checkpoint is a folder with {CONFIG} and {WEIGHTS}."
+    return f"{where} has no {name}; a {what} is a folder with {' and '.join(required)}."
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, Any]:
+    """A folder's config.json; ValueError where it is damaged or written by a newer engine."""
     path = folder / CONFIG
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -268,9 +296,15 @@ def _version(text: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", text)[:2]]  # a patch release never changes the format
 
 
-def _tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path, prefix: str = "") -> dict[str, Tensor]:
+    """The tensors of a safetensors file whose names begin with `prefix`, floating ones as float32.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
     try:
-        tensors = load_file(path)
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefix)}  # noqa: SIM118
     except SafetensorError as error:
         with path.open("rb") as file:
             pointer = file.read(20) == b"version https://git-"

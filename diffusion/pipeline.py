@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from diffusion import __version__, checkpoints
 from diffusion.autoencoder import VAE, Pixels, PixelsConfig, VAEConfig
+from diffusion.clip import CLIPConfig, CLIPText
 from diffusion.conditioning import Text, TextConfig, Unconditional, UnconditionalConfig, Words, WordsConfig
 from diffusion.config import BY_KIND, STRICT, dump, parse
 from diffusion.denoiser import Denoiser
@@ -21,7 +22,7 @@ from diffusion.schedules import EDM, GRIDS, AnySchedule
 from diffusion.unet import UNet, UNetConfig
 
 CODECS = {"vae": VAE, "pixels": Pixels}
-CONDITIONERS = {"words": Words, "text": Text, "none": Unconditional}
+CONDITIONERS = {"words": Words, "text": Text, "clip": CLIPText, "none": Unconditional}
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,9 @@ class ModelConfig:
 
     name: str
     codec: Annotated[VAEConfig | PixelsConfig, BY_KIND] = field(default_factory=VAEConfig)
-    conditioner: Annotated[WordsConfig | TextConfig | UnconditionalConfig, BY_KIND] = field(default_factory=WordsConfig)
+    conditioner: Annotated[WordsConfig | TextConfig | CLIPConfig | UnconditionalConfig, BY_KIND] = field(
+        default_factory=WordsConfig
+    )
     network: UNetConfig = field(default_factory=UNetConfig)
     schedule: AnySchedule = field(default_factory=EDM)
     prediction: Literal["eps", "x0", "score", "v", "edm", "flow"] = "edm"
