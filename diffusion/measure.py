@@ -46,7 +46,7 @@ def evaluate(args: argparse.Namespace) -> None:
         if what != "model":
             raise ValueError(f"--{what} measures models, and {args.checkpoint} is a classifier.")
         what = "classifier"
-    if checkpoint.config.get("conditioner", {}).get("kind") == "text":
+    if checkpoint.config.get("data") in data.PAINTED:
         if what != "model":
             raise ValueError(f"--{what} compares with a data set, and {args.checkpoint} is held to its prompts.")
         what = "prompts"

@@ -24,9 +24,9 @@ from diffusion.ui.widgets import film, frame, grid
 from diffusion.ui.wording import announced, counted
 
 PICTURES = 8  # at once at most
-PANES = 8  # words at most that get a pane of their own
+PANES = 7  # words at most that get a pane of their own
 FRAMES = 40  # of a film at most; of longer runs they are picked evenly
-DIM, GLOW = 0.45, (255, 176, 0)  # how much of a picture's light stays under what is lit, and in which colour
+DIM, GLOW = 0.35, (255, 176, 0)  # how much of a picture's light stays under what is lit, and in which colour
 FEWEST, MOST = 3, 24  # pictures on the way to another prompt
 SHORT = 32  # letters of a prompt in a title
 
@@ -98,7 +98,7 @@ def asked(prompt: str, negative: str, *settings: Any) -> Request:
 def attended(studio: Studio, seen: Watched, index: int) -> dict[str, Any]:
     """The film of one picture of a run: what was predicted, and how much each word was looked at where.
 
-    The light of all words and steps has one scale, so that they can be compared.
+    The light of all words has one scale in each step, so that they can be compared.
     """
     tokens = studio.pipeline.conditioner.tokens(seen.result.request.prompts[index])
     maps = seen.maps[:, index].float()
@@ -108,7 +108,7 @@ def attended(studio: Studio, seen: Watched, index: int) -> dict[str, Any]:
             words[word] = words.get(word, 0) + maps[:, place]  # a word said twice is one pane
     share = {word: where.mean((1, 2)) for word, where in words.items()}
     first = sorted(words, key=lambda word: -share[word].mean())[:PANES]
-    brightest = max((words[word].max().item() for word in first), default=1.0)
+    brightest = torch.stack([words[word] for word in first]).amax((0, 2, 3))[:, None, None] if first else 1
     pictures = seen.pictures[:, index]
     panes = {"Predicted picture": pictures}
     panes |= {f"“{word}”": lit(pictures, words[word] / brightest) for word in words if word in first}
@@ -131,14 +131,9 @@ def _shares(share: dict[str, Tensor], first: Sequence[str], t: int) -> str:
 
 
 def lit(pictures: np.ndarray, maps: Tensor) -> np.ndarray:
-    """Pictures (T, H, W) or (T, H, W, 3) in grey, and over them maps (T, S, S) in [0, 1] as light: uint8 (T, H, W, 3).
-
-    The light grows with the root, so that a tenth can still be told from nothing.
-    """
+    """Pictures (T, H, W) or (T, H, W, 3) in grey under maps (T, S, S) in [0, 1] as light: uint8 (T, H, W, 3)."""
     grey = pictures if pictures.ndim == 3 else pictures @ np.array([0.299, 0.587, 0.114])
-    light = (
-        F.interpolate(maps[:, None], pictures.shape[1:3], mode="bilinear").clamp(0, 1).sqrt()[:, 0, ..., None].numpy()
-    )
+    light = F.interpolate(maps[:, None], pictures.shape[1:3], mode="bilinear").clamp(0, 1)[:, 0, ..., None].numpy()
     return (DIM * grey[..., None] * (1 - light) + np.array(GLOW) * light).round().astype(np.uint8)
 
 

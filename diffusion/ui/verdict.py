@@ -64,7 +64,7 @@ def unread(studio: Studio, prompts: Sequence[str]) -> list[str]:
     for word in dict.fromkeys(word[:24] for heard in found for word in heard.unknown):
         close = reader.nearest(word)
         sentences.append(f"It does not know “{word}”" + (f"; did you mean {' or '.join(close)}?" if close else "."))
-    dropped = dict.fromkeys(word for heard in found for word in heard.dropped)
+    dropped = dict.fromkeys(word[:24] for heard in found for word in heard.dropped)
     if dropped:
-        sentences.append(f"It reads {reader.length - 1} words; past them were {', '.join([*dropped][:8])}.")
+        sentences.append(f"It reads {reader.room}; past them were {', '.join([*dropped][:8])}.")
     return sentences[:6]

@@ -46,12 +46,14 @@ def shown(studio: Studio) -> Shown:
             "room": {"visible": False},
             **{name: {"value": None} for name in made},
             **{name: {"value": text} for name, text in VERBS.items()},
+            "single": {"visible": False},
             "words": {"visible": False},
             "ways": {"selected": "travel"},
             "after": {"maximum": 2, "value": 1},
             **settled,
         }
     settings = tuple(studio.defaults.values())
+    single = f"{studio.name} reads a prompt as one token: there is nothing else for the network to look at."
     painted = [None] * 4
     if studio.sentences:
         *_, painted = prompting.paint(studio, first, "", *settings, SEED, COUNT)
@@ -65,6 +67,7 @@ def shown(studio: Studio) -> Shown:
             "prompts, and until when a prompt can still be changed.</p>"
         },
         "room": {"visible": True},
+        "single": {"value": f"<p>{html.escape(single)}</p>", "visible": not studio.sentences},
         "words": {"visible": studio.sentences},
         "ways": {"selected": "words" if studio.sentences else "travel"},
         **dict(
@@ -91,7 +94,8 @@ class Handles:
     negative: gr.Dropdown
     sampling: Sampling
     ways: gr.Tabs
-    words: gr.Tab
+    single: gr.HTML
+    words: gr.Column
     count: gr.Slider
     go: gr.Button
     grid: DigitGrid
@@ -141,7 +145,7 @@ def build(shelf: Shelf) -> Handles:
         ):
             with gr.Column(scale=4, min_width=290):
                 with gr.Column(elem_classes="lab-card"):
-                    picker = DigitPicker(**now["picker"], elem_id="prompt-picker")
+                    picker = DigitPicker(**now["picker"], any="Any", elem_id="prompt-picker")
                     negative = gr.Dropdown(
                         **now["negative"], info="Acts where guidance is not 1.", elem_id="prompt-negative"
                     )
@@ -151,19 +155,21 @@ def build(shelf: Shelf) -> Handles:
                 gr.Column(scale=7, min_width=300, elem_classes="lab-card"),
                 gr.Tabs(**now["ways"], overflow_behavior="wrap", elem_id="prompt-ways") as ways,
             ):
-                with gr.Tab("Word by word", id="words", **now["words"]) as words:
-                    count = gr.Slider(1, PICTURES, COUNT, step=1, label="How many", elem_id="prompt-count")
-                    go = actions(now["go"]["value"], "prompt-go")
-                    status = gr.HTML(**now["status"], elem_classes="lab-status", elem_id="prompt-status")
-                    cells = DigitGrid(**now["grid"], label="Pictures", columns=4, elem_id="prompt-grid")
-                    gr.HTML(
-                        "<p>Select a picture to see where its words were looked at. The brighter, the more; the light "
-                        "has one scale for all words and steps.</p>",
-                        elem_classes="lab-note",
-                    )
-                    film = FramePlayer(**now["film"], label="Where each word is looked at", elem_id="prompt-film")
+                with gr.Tab("Word by word", id="words"):
+                    single = gr.HTML(**now["single"], elem_classes="lab-note", elem_id="prompt-single")
+                    with gr.Column(**now["words"]) as words:
+                        count = gr.Slider(1, PICTURES, COUNT, step=1, label="How many", elem_id="prompt-count")
+                        go = actions(now["go"]["value"], "prompt-go")
+                        status = gr.HTML(**now["status"], elem_classes="lab-status", elem_id="prompt-status")
+                        cells = DigitGrid(**now["grid"], label="Pictures", columns=4, elem_id="prompt-grid")
+                        gr.HTML(
+                            "<p>Select a picture to see where its words were looked at. The brighter, the more; all "
+                            "words of a step have one scale.</p>",
+                            elem_classes="lab-note",
+                        )
+                        film = FramePlayer(**now["film"], label="Where each word is looked at", elem_id="prompt-film")
                 with gr.Tab("Travel", id="travel"):
-                    goal = DigitPicker(**now["goal"], label="The other prompt", elem_id="prompt-goal")
+                    goal = DigitPicker(**now["goal"], label="The other prompt", any="Any", elem_id="prompt-goal")
                     with gr.Row():
                         number = gr.Slider(
                             FEWEST, MOST, ON_THE_WAY, step=1, label="Pictures on the way",
@@ -183,7 +189,7 @@ def build(shelf: Shelf) -> Handles:
                         **now["strip"], label="All on the way", columns=ON_THE_WAY, elem_id="prompt-strip"
                     )
                 with gr.Tab("Change of mind", id="fork"):
-                    changed = DigitPicker(**now["changed"], label="Then ask for", elem_id="prompt-changed")
+                    changed = DigitPicker(**now["changed"], label="Then ask for", any="Any", elem_id="prompt-changed")
                     after = gr.Slider(
                         1, step=1, **now["after"], label="After step",
                         info="Until then both are one and the same state.", elem_id="prompt-after",
@@ -199,8 +205,8 @@ def build(shelf: Shelf) -> Handles:
             None, lambda: opening, None, [watched, travelled, forked], api_name="_prompt_opening", queue=False, **QUIET
         )
     return Handles(
-        tab, lead, room, picker, negative, knobs, ways, words, count, go, cells, status, film, watched, goal, seed,
-        number, travel, way, strip, way_status, travelled, changed, after, part, fork, fork_status, forked,
+        tab, lead, room, picker, negative, knobs, ways, single, words, count, go, cells, status, film, watched, goal,
+        seed, number, travel, way, strip, way_status, travelled, changed, after, part, fork, fork_status, forked,
         tuple(stops),
     )  # fmt: skip
 
