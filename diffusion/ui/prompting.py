@@ -91,7 +91,7 @@ def paint(studio: Studio, prompt: str, negative: str, *settings: Any) -> Iterato
 def asked(prompt: str, negative: str, *settings: Any) -> Request:
     """The request for pictures of one prompt."""
     *sampling, count = settings
-    check_number("The number of pictures", count := whole("count", count), 1, PICTURES, whole=True)
+    check_number("The number of pictures", count := whole("The number of pictures", count), 1, PICTURES, whole=True)
     return request(prompt, count, *sampling, negative=negative)
 
 
@@ -155,7 +155,8 @@ def travel(studio: Studio, prompt: str, negative: str, *settings: Any) -> Iterat
 def way(prompt: str, negative: str, *settings: Any) -> Request:
     """The request for what lies between two prompts and seeds, one picture for each share of the way."""
     *sampling, other, seed, count = settings
-    check_number("The number of pictures on the way", count := whole("count", count), FEWEST, MOST, whole=True)
+    what = "The number of pictures on the way"
+    check_number(what, count := whole(what, count), FEWEST, MOST, whole=True)
     wanted = request(prompt, count, *sampling, negative=negative)
     shares = tuple(i / (count - 1) for i in range(count))
     return replace(wanted, seed=(wanted.seed,) * count, travel=Travel(other, whole("seed", seed), shares))
@@ -208,11 +209,14 @@ def parting(prompt: str, negative: str, *settings: Any) -> Request:
     """The request for two pictures from one seed, of which the second is asked for something else after a step.
 
     Raises:
-        ValueError: the change would come after the last step.
+        ValueError: the change would come after the last step, or there is but one.
     """
     *sampling, other, after = settings
     wanted = request(prompt, 2, *sampling, negative=negative)
-    check_number("The step of the change", after := whole("step", after), 1, max(1, wanted.steps - 1), whole=True)
+    if wanted.steps < 2:
+        raise ValueError("A change of mind takes 2 steps or more: one before it and one after.")
+    what = "The step of the change"
+    check_number(what, after := whole(what, after), 1, wanted.steps - 1, whole=True)
     return replace(wanted, seed=(wanted.seed,) * 2, turn=Turn(after, (prompt, other)))
 
 

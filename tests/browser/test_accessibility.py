@@ -7,7 +7,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page, expect
 
 DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
-TABS = ("generate", "denoise", "image", "vae", "noise", "compare")
+TABS = ("generate", "denoise", "prompt", "image", "vae", "noise", "compare")
 WCAG = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
 
 Visit = Callable[..., None]
