@@ -16,14 +16,19 @@ import gradio as gr
 import httpx
 import numpy as np
 import pytest
+import tiny
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
+from ports import free_port
 
 from diffusion import export
+from diffusion.export import to_image
 from diffusion.request import Request
+from diffusion.ui import build_app, launch_kwargs
 from diffusion.ui.guard import BROKEN, MAX_JSON
-from diffusion.ui.studio import Studio
+from diffusion.ui.shelf import Shelf
+from diffusion.ui.studio import Limits, Studio
 
 Call = Callable[..., tuple[str, Any]]
 NONSENSE = [None, math.nan, math.inf, -1, 1e9, True, "", "<b>x</b>", [], [None], {}, {"path": "/etc/passwd"}]
@@ -156,6 +161,32 @@ def test_image_to_image_keeps_what_the_mask_does_not_cover(client: Client, digit
     (picture,) = export.read_images(path)
     assert (picture[:, :14] == digit[:, :14]).all() and (picture[:, 14:] != digit[:, 14:]).any()
     assert facts["settings"]["strength"] == 1 and facts["settings"]["mask"]
+
+
+def test_image_to_image_in_colour_from_a_sentence(tmp_path: Path) -> None:
+    """The pixels that a mask leaves out come back, a word that is not known costs nothing."""
+    words = tiny.studio("sentences", Limits())
+    start, hole = words.example("3", 0), np.zeros((32, 32), np.uint8)
+    hole[:20] = 255
+    for name, picture in (("start", start), ("hole", hole)):
+        (tmp_path / f"{name}.png").write_bytes(png(picture))
+    image, mask = (handle_file(str(tmp_path / f"{name}.png")) for name in ("start", "hole"))
+    demo = build_app(Shelf(words))
+    local = {"prevent_thread_lock": True, "quiet": True, "server_name": "127.0.0.1", "server_port": free_port()}
+    demo.launch(**launch_kwargs(words.limits), **local)
+    try:
+        client = Client(demo.local_url, verbose=False, download_files=str(tmp_path))
+        asked = {"image": image, "prompt": "a crimson 3 on yellow paper", "steps": 4, "api_name": "/image_to_image"}
+        whole, facts = client.predict(strength=0, **asked)
+        masked, more = client.predict(strength=1, mask=mask, count=2, **asked)
+    finally:
+        demo.close()
+    assert np.array_equal(export.read_images(whole), start[None])  # pixels, and none of them denoised
+    pictures = export.read_images(masked)
+    assert pictures.shape == (2, 32, 32, 3)
+    assert (pictures[:, 20:] == start[20:]).all() and (pictures[:, :20] != start[:20]).any((1, 2, 3)).all()
+    assert facts["readings"][0]["attributes"] == words.read(to_image(start)[None])[0].description.said()
+    assert more["settings"]["prompt"] == asked["prompt"] and len(more["readings"]) == 2
 
 
 def test_reconstruct_says_what_was_lost(client: Client, digit: np.ndarray, tmp_path: Path) -> None:

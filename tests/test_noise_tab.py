@@ -110,11 +110,14 @@ def test_a_bench_can_be_built_again_from_what_it_was_sent_as():
     assert again.props == bench.props
 
 
-def test_another_model_brings_its_own_pictures():
-    examples = np.random.default_rng(0).integers(0, 256, (3, 20, 28, 28), np.uint8)
-    shown = noise.shown(SimpleNamespace(kinds=("coat", "bag", "boot"), nth=lambda n: examples[:, n]))
+@pytest.mark.parametrize("shape", [(28, 28), (32, 32, 3)])
+def test_another_model_brings_its_own_pictures(shape):
+    examples = np.random.default_rng(0).integers(0, 256, (3, 20, *shape), np.uint8)
+    kinds = "coat", "bag", "boot"
+    shown = noise.shown(SimpleNamespace(kinds=kinds, shape=shape, nth=lambda n: examples[:, n]))
     assert shown["tests"]["choices"] == ["coat", "bag", "boot"]
     assert shown["tests"]["value"] == "boot"
+    assert shown["sketch"] == {"shape": list(shape), "value": None}
     assert np.array_equal(shown["picture"]["value"], examples[2, shown["column"]["value"]])
     assert floats(shown["bench"]["value"]["px"], np.uint8).tobytes() == shown["picture"]["value"].tobytes()
 

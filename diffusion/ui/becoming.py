@@ -2,6 +2,7 @@
 
 import base64
 import html
+import textwrap
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -20,11 +21,13 @@ from diffusion.samplers import SAMPLERS, Step
 from diffusion.ui import controls
 from diffusion.ui.readings import Reading, Seen
 from diffusion.ui.studio import Result, Studio, paced
+from diffusion.ui.verdict import unread
 from diffusion.ui.widgets import Masked, film, frame, grid
 from diffusion.ui.wording import announced, article, counted, duration
 
 STRENGTHS = (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)  # closer where a digit changes its class
 EMPTY = "There is no picture yet: draw one, take a test image or upload a photo."
+LONGEST = 40  # letters of a prompt on a button
 INSIDE_CSS = """
 .inside { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 12px; }
 figure { margin: 0; min-width: 0; }
@@ -35,10 +38,12 @@ figcaption span { display: block; color: var(--body-text-color-subdued); font-va
 """
 
 
-def look(studio: Studio, *inputs: Any) -> tuple[Any, ...]:
+def look(studio: Studio, sketch: np.ndarray | None, *inputs: Any) -> tuple[Any, ...]:
     """Everything that follows from the picture and the settings, before any network call."""
     try:
-        request = asked(studio, *inputs)
+        if _foreign(studio, sketch):
+            return (gr.skip(),) * 4
+        request = asked(studio, sketch, *inputs)
         if not studio.accepts(request.prompts[0]):  # of the model before: the page is on its way to this one
             return (gr.skip(),) * 4
         views, plan, *promises = glimpse(studio, request, export.to_pictures(request.image[None])[0])
@@ -47,12 +52,20 @@ def look(studio: Studio, *inputs: Any) -> tuple[Any, ...]:
     return (views, gr.update(info=plan), *promises)
 
 
-def under(studio: Studio, sketch: np.ndarray | None, centre: bool) -> np.ndarray | None:
-    """What the mask is painted on: the picture as the model gets it."""
+def under(studio: Studio, sketch: np.ndarray | None, centre: bool, masked: Masked | None) -> Any:
+    """What the mask is painted on: the picture as the model gets it; a mask that is on that already stays."""
+    if _foreign(studio, sketch):
+        return gr.skip()
     try:
-        return None if sketch is None else seen(sketch, centre and studio.noun == "digit")
+        picture = None if sketch is None else seen(sketch, centre and studio.centred)
     except ValueError:  # said by `look`
-        return sketch
+        picture = sketch
+    return gr.skip() if picture is not None and _over(masked, picture) else picture
+
+
+def _foreign(studio: Studio, sketch: np.ndarray | None) -> bool:
+    """Whether a picture is of another model than the one chosen, to which the page is on its way."""
+    return sketch is not None and sketch.shape != studio.shape
 
 
 def turn(studio: Studio, *inputs: Any) -> Iterator[tuple[Any, ...]]:
@@ -89,7 +102,7 @@ def climb(studio: Studio, *inputs: Any) -> Iterator[tuple[Any, ...]]:
 
 
 def seen(sketch: np.ndarray, centre: bool) -> np.ndarray:
-    """What the model gets for a sketch, uint8 (28, 28): brought into MNIST's form unless it has that form already.
+    """What the model gets for a sketch: one to be centred is brought into MNIST's form, unless it has that already.
 
     Raises:
         ValueError: there is no ink to centre.
@@ -117,7 +130,10 @@ def asked(
 ) -> Request:
     if sketch is None:
         raise ValueError(EMPTY)
-    picture = seen(sketch, centre and studio.noun == "digit")
+    if _foreign(studio, sketch):
+        theirs, its = (" × ".join(map(str, shape)) for shape in (sketch.shape, studio.shape))
+        raise ValueError(f"The picture has {theirs} numbers, those of {studio.name} have {its}: take another.")
+    picture = seen(sketch, centre and studio.centred)
     painted = _over(masked, picture) and masked.mask.any()  # a mask belongs to the picture that it was painted on
     mask = torch.from_numpy(masked.mask)[None] if painted else None
     return controls.request(target, 1, *settings, image=export.to_image(picture), strength=strength, mask=mask)
@@ -125,7 +141,7 @@ def asked(
 
 def _over(masked: Masked | None, picture: np.ndarray) -> bool:
     """Whether the mask pad shows this picture."""
-    return masked is not None and bool((masked.picture == picture).all())
+    return masked is not None and np.array_equal(masked.picture, picture)
 
 
 def eight(request: Request) -> Request:
@@ -148,14 +164,21 @@ def glimpse(studio: Studio, request: Request, picture: np.ndarray) -> tuple[str,
         *coded,
         (export.to_pictures(noised)[0], "Noised start", sigma),
     )
-    name = request.prompts[0]
-    doing = f"Turn it into {article(name)}" if name else f"Make it another {studio.noun}"
     return (
         inside,
         _plan(request, sigma),
-        f"{doing} · {duration(studio.seconds(request))}",
+        f"{_doing(studio, request.prompts[0])} · {duration(studio.seconds(request))}",
         f"Try eight strengths · {duration(studio.seconds(eight(request)))}",
     )
+
+
+def _doing(studio: Studio, prompt: str) -> str:
+    """What the run does, in a few words."""
+    if not prompt.strip():
+        return f"Make it another {studio.noun}"
+    if studio.sentences:
+        return f"Make it: {textwrap.shorten(prompt, LONGEST, placeholder=' …')}"
+    return f"Turn it into {article(prompt)}"
 
 
 def _plan(request: Request, sigma: str) -> str:
@@ -196,7 +219,8 @@ def account(studio: Studio, result: Result) -> str:
     request, reading = result.request, result.readings[0]
     kept = "" if request.mask is None else f" {int((request.mask == 0).sum())} pixels are yours, unchanged."
     cost = f"{counted(result.calls, 'network call')}, {result.seconds:.1f} s."
-    return f"{cost}{_said(reading)}{kept} Weights {studio.about}."
+    strange = "".join(f" {sentence}" for sentence in unread(studio, request.prompts))
+    return f"{cost}{_said(reading)}{strange}{kept} Weights {studio.about}."
 
 
 def strip_account(result: Result) -> str:

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from diffusion.autoencoder import VAE
 from diffusion.classifier import INSTRUMENTS, Classifier
-from diffusion.conditioning import Text
 from diffusion.data import PAINTED, Painted
 from diffusion.export import fingerprint, fit, to_digit, to_pictures
 from diffusion.pipeline import Pipeline
@@ -24,7 +23,6 @@ from diffusion.samplers import SAMPLERS, Step
 from diffusion.ui.readings import Reading, Seen, classify, measure
 
 EXAMPLES = Path(__file__).parent / "examples"  # {data set}.png: test images, a row for each class
-SIZE = 28, 28  # of examples
 NOUNS = {"mnist": "digit", "fashion-mnist": "garment"}
 FRAME = 1 / 24  # seconds; a browser merges what comes faster
 SHOWING = 1 / 5  # of the time at most goes into frames: decoding one costs about half a network call
@@ -87,7 +85,7 @@ class Studio:
     @property
     def sentences(self) -> bool:
         """Whether it reads prompts in words of one's own."""
-        return isinstance(self.pipeline.conditioner, Text)
+        return self.pipeline.conditioner.sentences
 
     @property
     def painted(self) -> bool:
@@ -119,9 +117,15 @@ class Studio:
         return isinstance(self.pipeline.codec, VAE)
 
     @property
-    def drawable(self) -> bool:
-        """Whether its pictures are what the pads of the app draw."""
-        return self.pipeline.codec.image_shape == (1, *SIZE)
+    def shape(self) -> tuple[int, ...]:
+        """What its pictures are as arrays: (H, W), or in colour (H, W, 3)."""
+        channels, height, width = self.pipeline.codec.image_shape
+        return (height, width) if channels == 1 else (height, width, channels)
+
+    @property
+    def centred(self) -> bool:
+        """Whether its pictures are digits in MNIST's form, cut out and centred."""
+        return self.noun == "digit" and self.shape == (28, 28)
 
     @property
     def thumbnails(self) -> list[np.ndarray]:
@@ -134,11 +138,11 @@ class Studio:
         return list(self.nth(0)) if self.classes == self.kinds else []
 
     def nth(self, nth: int) -> np.ndarray:
-        """The nth example of every kind, uint8 (kinds, 28, 28); after the last comes the first."""
+        """The nth example of every kind, uint8 (kinds, *shape); after the last comes the first."""
         return self.examples[:, nth % self.examples.shape[1]]
 
     def example(self, kind: str, nth: int) -> np.ndarray:
-        """The nth example of a kind, uint8 (28, 28).
+        """The nth example of a kind, uint8 of the model's shape.
 
         Raises:
             ValueError: there is no such kind.
@@ -159,12 +163,12 @@ class Studio:
         return f"{self.name} ({self.weights}) on {self.pipeline.device.type.upper()}"
 
     def taken(self, picture: Image.Image, as_is: bool = False) -> np.ndarray:
-        """A picture from outside in the model's size, uint8 (H, W); a digit is cut out and centred as MNIST's are.
+        """A picture from outside in the model's shape, uint8; a digit is cut out and centred as MNIST's are.
 
         Raises:
             ValueError: there is no ink to centre.
         """
-        if self.noun == "digit" and not as_is:
+        if self.centred and not as_is:
             return to_digit(picture)
         return fit(picture, self.pipeline.codec.image_shape)
 
@@ -234,16 +238,16 @@ class Studio:
         return (self.calls(request) * self._base + self.work(request) * self._each) / (1 - SHOWING)
 
     def _examples(self) -> tuple[tuple[str, ...], np.ndarray]:
-        """Kinds and pictures of each, uint8 (kinds, n, 28, 28): test images, else what the model made when opened."""
+        """Kinds and pictures of each, uint8 (kinds, n, *shape): test images, else what the model made when opened."""
         sheet = EXAMPLES / f"{self.pipeline.config.data}.png"
         if sheet.exists():
-            rows = np.asarray(Image.open(sheet))
-            pictures = rows.reshape(-1, SIZE[0], rows.shape[1] // SIZE[1], SIZE[1]).swapaxes(1, 2)
+            rows, (height, *row) = np.asarray(Image.open(sheet)), self.shape
+            pictures = rows.reshape(-1, height, rows.shape[1] // row[0], *row).swapaxes(1, 2)
             return self.classifier.config.classes, pictures
-        made = np.stack([fit(Image.fromarray(picture), (1, *SIZE)) for picture in self.opening.pictures])
+        made, asked = self.opening.pictures, self.opening.request.prompts
         if not self.suggestions:
             return ("made here",), made[None]
-        return self.opening.request.prompts[: len(made) // 2], made.reshape(2, -1, *SIZE).swapaxes(0, 1)
+        return asked[: len(made) // 2], made.reshape(2, -1, *self.shape).swapaxes(0, 1)
 
     def _measure(self) -> tuple[float, float]:
         """Seconds per network call: a fixed part and a part per image, from the quickest runs of 1 and 16 images."""

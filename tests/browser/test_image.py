@@ -4,17 +4,23 @@ import base64
 import re
 import struct
 import zlib
+from collections.abc import Callable
+from functools import partial
 from io import BytesIO
 
 import numpy as np
 import pytest
+import tiny
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from pixels import becomes
 from playwright.sync_api import Locator, Page, expect
 
+from diffusion.captions import COLOURS
+from diffusion.ui import build_app, launch_kwargs
 from diffusion.ui.becoming import STRENGTHS, seen
-from diffusion.ui.studio import Studio
+from diffusion.ui.shelf import Shelf
+from diffusion.ui.studio import Limits, Studio
 from diffusion.ui.tabs.image import COLUMN
 
 WCAG = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
@@ -120,7 +126,7 @@ def bomb() -> bytes:
 def test_opens_with_a_3_that_became_an_8(image: Page, studio: Studio) -> None:
     becomes(image, lambda: pad(image), studio.examples[3, COLUMN])
     expect(image.locator("#image-status")).to_contain_text("Made when the model was opened")
-    expect(image.locator("#image-status")).to_contain_text(re.compile(r"reads 8, \d+%.*on CPU"))
+    expect(image.locator("#image-status")).to_contain_text(re.compile(r"Read as 8, \d+ %.*on CPU"))
     expect(image.locator("#image-player [data-done='1']")).to_have_attribute("data-frames", "13")
     expect(image.locator("#image-go")).to_have_text(re.compile(r"Turn it into an 8 · (about \d+\.\d|under 0\.1) s"))
     expect(reading(image, "What the model sees")).to_have_text(re.compile("^reads 3, "))
@@ -227,7 +233,7 @@ def test_turns_a_3_into_an_8_in_view(image: Page) -> None:
     image.keyboard.press("Tab")
     expect(image.locator("#image-strength")).to_contain_text("Runs 15 of 20 steps")
     turn(image, 15)
-    expect(image.locator("#image-status")).to_contain_text(re.compile(r"15 network calls, [\d.]+ s\..* reads 8, "))
+    expect(image.locator("#image-status")).to_contain_text(re.compile(r"15 network calls, [\d.]+ s\. Read as 8, "))
     final = result(image)
     slider = image.locator("#image-player").get_by_role("slider")
     slider.press("Home")
@@ -375,3 +381,192 @@ def test_a_test_image_is_left_as_it_is_and_a_drawing_is_not(studio: Studio) -> N
     centred = seen(small, True)
     assert np.ptp(np.argwhere(centred > 64), axis=0).max() + 1 == 20
     assert (seen(small, False) == small).all()
+
+
+# ---------------------------------------------------------------- in colour
+
+
+@pytest.fixture(scope="module")
+def words() -> Studio:
+    """An untrained model of painted digits, 32 x 32 in colour, that reads sentences."""
+    return tiny.studio("sentences", Limits())
+
+
+@pytest.fixture(scope="module")
+def coloured(serve: Callable[..., str], words: Studio) -> str:
+    """An app that begins with it."""
+    shelf = Shelf(words, ["colour", "garments"], partial(tiny.studio, limits=words.limits))
+    return serve(build_app(shelf), **launch_kwargs(words.limits))
+
+
+@pytest.fixture
+def paints(page: Page, coloured: str, errors: list[str]) -> Page:
+    visit(page, coloured)
+    return page
+
+
+def rgb(canvas: Locator) -> np.ndarray:
+    """What a canvas shows, (H, W, 3)."""
+    flat = canvas.evaluate("c => [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]")
+    return np.array(flat, np.uint8).reshape(*canvas.evaluate("c => [c.height, c.width]"), 4)[..., :3]
+
+
+def colour(page: Page, name: str) -> None:
+    page.locator("#image-source").get_by_role("radio", name=name, exact=True).check(force=True)
+
+
+def sees(page: Page) -> np.ndarray:
+    """What the model sees, in colour."""
+    return inside(page, "What the model sees")
+
+
+def test_opens_with_a_painted_3_in_its_own_colours(paints: Page, words: Studio) -> None:
+    becomes(paints, lambda: rgb(paints.locator("#image-source .ink")), words.examples[3, COLUMN])
+    expect(paints.locator("#image-target").get_by_role("textbox", name="What it shall show")).to_have_value(
+        "a blue 3 on yellow paper"
+    )
+    expect(paints.locator("#image-go")).to_contain_text("Make it: a blue 3 on yellow paper · ")
+    expect(reading(paints, "What the model sees")).to_have_text(
+        "reads large thick red 3 on white, standing upright, in the middle"
+    )
+    expect(paints.locator("#image-centre")).to_be_hidden()
+    expect(paints.locator("#image-compare")).to_be_hidden()  # without an autoencoder there is no such tab
+    paints.set_viewport_size({"width": 1280, "height": 800})
+    for part in ("#image-source .ink", "#image-target", "#image-strength", "#image-go", "#image-player canvas"):
+        box = paints.locator(part).bounding_box()
+        assert box["y"] + box["height"] <= 800, part
+
+
+def test_draws_in_colour_on_coloured_paper_and_runs_a_sentence(paints: Page) -> None:
+    source, target = paints.locator("#image-source"), paints.locator("#image-target").get_by_role("textbox")
+    source.get_by_role("button", name="Clear").click()
+    expect(paints.locator("#image-inside")).to_contain_text("There is no picture yet")
+    colour(paints, "yellow")
+    source.get_by_role("button", name="Paper in this colour").click()
+    expect(reading(paints, "What the model sees")).to_have_text("reads only yellow paper")
+    colour(paints, "purple")
+    line(paints, "#image-source", [(0.3, 0.2), (0.7, 0.2), (0.45, 0.8)])
+    expect(reading(paints, "What the model sees")).to_have_text(re.compile("^reads .*purple 7 on yellow"))
+    drawn = rgb(source.locator(".ink"))
+    becomes(paints, lambda: sees(paints), drawn)
+    assert {tuple(COLOURS["yellow"]), tuple(COLOURS["purple"])} <= {*map(tuple, drawn.reshape(-1, 3).tolist())}
+    target.fill("a crimson thik 7 <b>x</b>")
+    expect(paints.locator("#image-go")).to_contain_text("Make it: a crimson thik 7 <b>x</b> · ")
+    set_strength(paints, 1)
+    expect(paints.locator("#image-strength")).to_contain_text("Runs 4 of 4 steps")
+    turn(paints, 4)
+    status = paints.locator("#image-status")
+    expect(status).to_contain_text("It does not know “crimson”.")
+    expect(status).to_contain_text("It does not know “thik”; did you mean thick or thin?")
+    assert status.locator("b").count() == 0
+    final = rgb(paints.locator("#image-player canvas"))
+    assert final.shape == (32, 32, 3) and (final != drawn).any()
+    paints.locator("#image-back").click()
+    becomes(paints, lambda: rgb(source.locator(".ink")), final)
+    target.fill("")
+    expect(paints.locator("#image-go")).to_contain_text("Make it another picture · ")
+
+
+def test_masks_the_paper_in_one_click(paints: Page, words: Studio) -> None:
+    start = words.examples[3, COLUMN]
+    way(paints, "Mask")
+    paints.locator("#image-mask").get_by_role("button", name="All paper").click()
+    strength = paints.locator("#image-strength")
+    expect(strength).to_contain_text(re.compile(r"Only \d+ painted pixels may change."))
+    masked = int(re.search(r"Only (\d+)", strength.inner_text())[1])
+    set_strength(paints, 1)
+    expect(strength).to_contain_text("Runs 4 of 4 steps")
+    turn(paints, 4)
+    expect(paints.locator("#image-status")).to_contain_text(f"{1024 - masked} pixels are yours, unchanged.")
+    final = rgb(paints.locator("#image-player canvas"))
+    ink = np.abs(start.astype(int) - COLOURS["red"]).max(2) < 30
+    assert 100 < ink.sum() <= 1024 - masked < 400
+    assert (final[ink] == start[ink]).all() and (final != start).any(2).sum() > 0.9 * masked
+    # Another prompt, the same picture: the mask stays. Another picture: it is gone.
+    paints.locator("#image-target").get_by_label("an orange 8").check(force=True)
+    expect(paints.locator("#image-go")).to_contain_text("Make it: an orange 8")
+    expect(strength).to_contain_text(f"Only {masked} painted pixels may change.")
+    way(paints, "Pick")
+    expect(paints.locator("#image-tests canvas")).to_have_count(10)
+    paints.locator("#image-tests").get_by_label("6").check(force=True)
+    becomes(paints, lambda: sees(paints), words.examples[6, COLUMN])
+    expect(strength).not_to_contain_text("painted pixels")
+
+
+def test_stops_in_colour(paints: Page) -> None:
+    paints.get_by_role("button", name="Sampler, steps, guidance, seed").click()
+    paints.locator("#image-steps").get_by_label("number input for Steps").fill("250")
+    paints.keyboard.press("Tab")
+    set_strength(paints, 1)
+    expect(paints.locator("#image-strength")).to_contain_text("Runs 250 of 250 steps")
+    paints.locator("#image-go").click()
+    position = paints.locator("#image-player .position")
+    expect(position).to_have_text(re.compile(r"^\d+ / 250$"))
+    paints.locator("#image-stop").click()
+    paints.wait_for_timeout(600)
+    reached = position.inner_text()
+    paints.wait_for_timeout(600)
+    assert position.inner_text() == reached != "250 / 250"
+    expect(paints.locator("#image-status")).to_contain_text("when the model was opened")
+
+
+def test_takes_a_coloured_upload_as_it_is(paints: Page, words: Studio) -> None:
+    way(paints, "Upload")
+    expect(paints.locator("#image-tab")).to_contain_text("It is cut to a square and brought to 32 × 32 pixels.")
+    wide = np.full((96, 120, 3), 128, np.uint8)
+    wide[:, 12:108] = words.examples[7, 3].repeat(3, 0).repeat(3, 1)
+    file = BytesIO()
+    Image.fromarray(wide).save(file, "PNG")
+    send(paints, "wide.png", file.getvalue())
+    becomes(paints, lambda: sees(paints), words.examples[7, 3])
+
+
+def test_other_shapes_come_and_go_with_their_models(paints: Page, words: Studio, still: Callable[[], None]) -> None:
+    """With the tab in view all the time, and a mask painted before."""
+    way(paints, "Mask")
+    paints.locator("#image-mask").get_by_role("button", name="All ink").click()
+    expect(paints.locator("#image-strength")).to_contain_text("painted pixels")
+    way(paints, "Draw")
+    for name, promise, shape in (
+        ("garments", "Turn it into a bag", (28, 28)), ("colour", "Turn it into a red fox", (32, 32, 3)),
+        ("garments", "Turn it into a bag", (28, 28)), ("sentences", "Make it: a blue 3 on yellow paper", (32, 32, 3)),
+    ):  # fmt: skip
+        paints.locator("#model input").click()
+        paints.get_by_role("option", name=name, exact=True).click()
+        expect(paints.locator("#image-go")).to_contain_text(promise)
+        expect(paints.locator("#image-source .palette")).to_be_visible(visible=len(shape) == 3)
+        still()
+        expect(paints.locator("#image-go")).to_contain_text(promise)
+        expect(paints.locator("#image-strength")).not_to_contain_text("painted pixels")
+        assert sees(paints).shape == shape
+        assert rgb(paints.locator("#image-source .ink")).shape[:2] == shape[:2]
+    expect(paints.get_by_test_id("toast-body")).to_have_count(0)
+    becomes(paints, lambda: sees(paints), words.examples[3, COLUMN])
+    paints.locator("#image-go").click()
+    expect(paints.locator("#image-status")).not_to_contain_text("Made when")
+
+
+def test_a_coloured_picture_comes_from_generate(paints: Page, words: Studio) -> None:
+    paints.get_by_role("tab", name="Generate").click()
+    paints.locator("#generate-grid .cell").nth(4).click()
+    paints.locator("#generate-change").click()
+    expect(paints.locator("#image-source .ink")).to_be_visible()
+    becomes(paints, lambda: rgb(paints.locator("#image-source .ink")), words.opening.pictures[4])
+    becomes(paints, lambda: sees(paints), words.opening.pictures[4])
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_accessible_in_colour(page: Page, coloured: str, errors: list[str], theme: str, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 844})
+    visit(page, coloured, theme)
+    for name in ("Pick", "Upload", "Mask", "Draw"):
+        way(page, name)
+        page.wait_for_timeout(200)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        results = Axe().run(page, context={"exclude": [["footer"]]}, options=WCAG)  # the footer is Gradio's own
+        assert results.violations_count == 0, results.generate_report()
+    if width == 390:  # a finger's width for each: WCAG 2.2 asks for 24 pixels
+        for swatch in page.locator("#image-source .palette label").all():
+            box = swatch.bounding_box()
+            assert box["width"] >= 28 and box["height"] >= 44

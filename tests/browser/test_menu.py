@@ -130,8 +130,9 @@ def test_own_pictures_that_no_classifier_reads(app: Page) -> None:
         expect(app.locator(seen).first).to_be_visible()
     expect(app.locator("#compare-plot")).to_be_hidden()  # it would be of what is read
     go(app, "Image to image")
-    expect(app.locator("#image-tab")).to_contain_text("colour makes other pictures than the pads of this tab can hold")
-    expect(app.locator("#image-room")).to_be_hidden()
+    expect(app.locator("#image-go")).to_contain_text("Turn it into a red fox")
+    app.locator("#image-go").click()
+    expect(app.locator("#image-status")).not_to_contain_text("Made when")
 
 
 def test_and_back_again(app: Page, models: Shelf) -> None:

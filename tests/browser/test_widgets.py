@@ -3,13 +3,21 @@
 import re
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
 
 import gradio as gr
 import numpy as np
 import pytest
+import torch
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page, expect
 
+from diffusion import reading
+from diffusion.captions import COLOURS, Description
+from diffusion.data import load
+from diffusion.export import to_pictures
+from diffusion.painting import Painter
 from diffusion.ui.theme import CSS, studio_theme
 from diffusion.ui.widgets import (
     DigitGrid,
@@ -33,6 +41,16 @@ def strokes(digit: int, level: int = 255) -> np.ndarray:
     ring = np.abs(np.hypot(x, y) - 8) < 2
     opening = np.abs((np.arctan2(y, x) - digit * 0.628 + np.pi) % (2 * np.pi) - np.pi) < 0.4
     return (level * (ring & ~opening)).astype(np.uint8)
+
+
+@cache
+def painted() -> tuple[np.ndarray, np.ndarray]:
+    """A thick red digit on white paper, uint8 (32, 32, 3), and how much of each pixel is ink, by `reading`."""
+    digits = load("mnist", "test", Path(__file__).parents[1] / "data", download=False)
+    description = Description(str(digits.labels[0].item()), "red", "white", "thick", "upright", "large", "middle")
+    painter = Painter(digits.images[:1], digits.labels[:1])
+    images = painter.paint(torch.arange(1), [description], torch.Generator().manual_seed(1))
+    return to_pictures(images)[0], reading.measure(images).coverage[0].numpy()
 
 
 def path(digit: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -115,6 +133,18 @@ def build() -> gr.Blocks:
                 mask = MaskPad(label="Paint what to change", elem_id="mask")
                 masked = gr.Textbox(label="Masked", elem_id="masked", interactive=False)
                 send = gr.Button("Send the picture here", elem_id="send")
+        with gr.Row():
+            with gr.Column(min_width=280, elem_classes="lab-card"):
+                paints = SketchPad(shape=(32, 32, 3), label="Painting", elem_id="paints")
+                seen = gr.Textbox(label="Seen", elem_id="seen", interactive=False)
+                with gr.Row(elem_classes="lab-actions"):
+                    digit = gr.Button("A painted digit", elem_id="digit", min_width=100)
+                    grey = gr.Button("In grey", elem_id="grey", min_width=100)
+                    colour = gr.Button("In colour", elem_id="colour", min_width=100)
+            with gr.Column(min_width=280, elem_classes="lab-card"):
+                parts = MaskPad(label="Paint a part", elem_id="parts")
+                part = gr.Textbox(label="Part", elem_id="part", interactive=False)
+                lay = gr.Button("Lay the painting here", elem_id="lay")
         with gr.Column(elem_classes="lab-card"):
             walk = FramePlayer(
                 film("walk", {"Walk": np.stack([strokes(0, 20 * k) for k in range(12)])}, ends=("3", "8"), start=0),
@@ -139,6 +169,15 @@ def build() -> gr.Blocks:
         mask.input(lambda m: f"{m.mask.sum()} of {m.picture.sum()}", mask, masked, **quiet)
         send.click(lambda x: x, pad, mask, **quiet)
         where.click(repr, walk, at, **quiet)
+        paints.input(
+            lambda x: "empty" if x is None else f"{'x'.join(map(str, x.shape))} {x[16, 16]} {x[0, 0]}", paints, seen,
+            **quiet,
+        )  # fmt: skip
+        digit.click(lambda: painted()[0], None, paints, **quiet)
+        for button, shape in ((grey, (28, 28)), (colour, (32, 32, 3))):
+            button.click(lambda shape=shape: gr.update(**SketchPad.showing(shape, None)), None, paints, **quiet)
+        lay.click(lambda x: x, paints, parts, **quiet)
+        parts.input(lambda m: f"{m.mask.sum()} of {m.picture.sum()}", parts, part, **quiet)
     return demo
 
 
@@ -282,6 +321,173 @@ def test_mask_over_a_picture_that_another_widget_sent(app: Page) -> None:
     expect(app.get_by_label("Masked", exact=True)).to_have_value(f"0 of {strokes(3).sum()}")
 
 
+def rgb(canvas: Locator) -> np.ndarray:
+    """What a canvas shows, (H, W, 3)."""
+    flat = canvas.evaluate("c => [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]")
+    return np.array(flat, np.uint8).reshape(*canvas.evaluate("c => [c.height, c.width]"), 4)[..., :3]
+
+
+def drag(app: Page, pad: Locator, *points: tuple[float, float]) -> None:
+    """A stroke with the mouse; points as shares of the pad's width and height."""
+    pad.scroll_into_view_if_needed()
+    box = pad.bounding_box()
+    places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
+    app.mouse.move(*places[0])
+    app.mouse.down()
+    for place in places[1:]:
+        app.mouse.move(*place, steps=5)
+    app.mouse.up()
+
+
+MIDDLE = 0.5  # between pixels 15 and 16 of 32: a line there covers both, and part of their neighbours
+
+
+def test_colours_are_mixed_into_what_is_below(app: Page) -> None:
+    paints, pad, seen = app.locator("#paints"), app.locator("#paints .ink"), app.get_by_label("Seen", exact=True)
+    names = paints.get_by_role("group", name="Colour").get_by_role("radio")
+    assert [name.inner_text() for name in paints.locator(".palette b").all()] == list(COLOURS)
+    expect(names).to_have_count(len(COLOURS))
+    white, red, blue, yellow = (np.array(COLOURS[name]) for name in ("white", "red", "blue", "yellow"))
+    assert (rgb(pad) == white).all() and rgb(pad).shape == (32, 32, 3)
+    paints.get_by_role("radio", name="red").check(force=True)
+    drag(app, pad, (0.2, MIDDLE), (0.8, MIDDLE))
+    expect(seen).to_have_value(f"32x32x3 {red} {white}")
+    line = rgb(pad)
+    assert (line[15:17, 8:24] == red).all() and (line[:12] == white).all()
+    edge = (line[12:20, 16].astype(float) - white) / (red - white)  # one share for all three channels
+    assert np.ptp(edge, axis=1).max() < 0.02 and (np.abs(edge[[2, 5]] - 0.43) < 0.1).all()
+    drag(app, pad, (0.2, MIDDLE), (0.8, MIDDLE))  # the same pen over its own line adds nothing
+    assert (rgb(pad) == line).all()
+    paints.get_by_role("radio", name="blue").check(force=True)
+    drag(app, pad, (MIDDLE, 0.2), (MIDDLE, 0.8))
+    expect(seen).to_have_value(f"32x32x3 {blue} {white}")
+    cross = rgb(pad)
+    across = (cross[16, 14].astype(float) - red) / (blue - red)  # here the soft edge lies on red
+    assert np.ptp(across) < 0.02 and 0.05 < across.mean() < 0.95
+    paints.get_by_role("radio", name="yellow").check(force=True)
+    paints.get_by_role("button", name="Paper in this colour").click()
+    expect(seen).to_have_value(f"32x32x3 {blue} {yellow}")
+    filled = rgb(pad)
+    assert (filled[:10, :10] == yellow).all() and (filled[15:17, 8:13] == red).all()
+    turned = (filled[12:20, 10].astype(float) - yellow) / (red - yellow)
+    share = (cross[12:20, 10].astype(float) - white) / (red - white)
+    assert np.abs(turned - share)[:, 1:].max() < 0.03  # as much of each edge is red as was
+    paints.get_by_role("button", name="Erase").click()
+    drag(app, pad, (MIDDLE, MIDDLE), (MIDDLE, MIDDLE))
+    expect(seen).to_have_value(f"32x32x3 {yellow} {yellow}")
+    for before in (filled, cross, line):
+        paints.get_by_role("button", name="Undo").click()
+        assert (rgb(pad) == before).all()
+        if before is cross:
+            expect(seen).to_have_value(f"32x32x3 {blue} {white}")
+    paints.get_by_role("button", name="Clear").click()
+    expect(seen).to_have_value("empty")
+    assert (rgb(pad) == white).all()
+
+
+def test_who_takes_a_colour_draws_again(app: Page) -> None:
+    paints, pad, seen = app.locator("#paints"), app.locator("#paints .ink"), app.get_by_label("Seen", exact=True)
+    erase = paints.get_by_role("button", name="Erase")
+    erase.click()
+    expect(erase).to_have_attribute("aria-pressed", "true")
+    paints.get_by_role("radio", name="black").focus()
+    app.keyboard.press("ArrowRight")
+    app.keyboard.press("ArrowRight")
+    expect(paints.get_by_role("radio", name="red")).to_be_checked()
+    expect(erase).to_have_attribute("aria-pressed", "false")
+    pad.focus()
+    for key in ("Space", "Shift+ArrowRight", "Shift+ArrowRight"):
+        app.keyboard.press(key)
+    expect(seen).to_have_value(f"32x32x3 {np.array(COLOURS['red'])} {np.array(COLOURS['white'])}")
+    app.keyboard.press("Control+z")
+    app.keyboard.press("Control+z")
+    app.keyboard.press("Control+z")
+    expect(seen).to_have_value("empty")
+
+
+def test_paper_of_a_picture_that_came_from_elsewhere_is_changed_around_its_ink(app: Page) -> None:
+    paints, pad = app.locator("#paints"), app.locator("#paints .ink")
+    picture, cover = painted()
+    app.locator("#digit").click()
+    expect(paints.locator("[data-painted]")).to_have_attribute("data-painted", re.compile("^[1-9]"))
+    assert (rgb(pad) == picture).all()
+    paints.get_by_role("radio", name="green").check(force=True)
+    paints.locator(".fill").click()
+    filled, green = rgb(pad).astype(float), np.array(COLOURS["green"])
+    assert (
+        np.abs(filled[cover == 0] - green).max() <= 3 and np.abs(filled[cover == 1] - picture[cover == 1]).max() <= 12
+    )
+    soft = (cover > 0.1) & (cover < 0.9)
+    ink, white = picture[cover == 1].mean(0), picture[cover == 0].mean(0)
+    mixed = green + cover[soft][:, None] * (ink - green)
+    assert soft.sum() > 20 and np.abs(filled[soft] - mixed).mean() < 8 < np.abs(white - green).mean()
+    paints.locator(".undo").click()
+    assert (rgb(pad) == picture).all()
+
+
+def test_a_pad_follows_another_model(app: Page) -> None:
+    """Blank, it takes the new shape; a picture brings its own."""
+    paints, pad, seen = app.locator("#paints"), app.locator("#paints .ink"), app.get_by_label("Seen", exact=True)
+    app.locator("#digit").click()
+    expect(paints.locator("[data-painted]")).to_have_attribute("data-painted", re.compile("^[1-9]"))
+    app.locator("#grey").click()
+    expect(paints.locator(".palette")).to_be_hidden()
+    expect(paints.locator(".fill")).to_be_hidden()
+    assert (rgb(pad) == np.zeros((28, 28, 3))).all()
+    expect(paints.locator(".undo")).to_be_disabled()
+    drag(app, pad, (0.2, 0.518), (0.8, 0.518))
+    expect(seen).to_have_value(re.compile(r"^28x28 \d+ 0$"))
+    app.locator("#colour").click()
+    expect(paints.locator(".palette")).to_be_visible()
+    assert rgb(pad).shape == (32, 32, 3) and (rgb(pad) == COLOURS["white"]).all()
+    app.locator("#grey").click()
+    expect(paints.locator(".palette")).to_be_hidden()
+    app.locator("#digit").click()
+    expect(paints.locator(".palette")).to_be_visible()
+    assert (rgb(pad) == painted()[0]).all()
+    paints.locator(".clear").click()
+    expect(seen).to_have_value("empty")
+
+
+def test_paper_and_ink_are_masked_in_one_go(app: Page) -> None:
+    parts, mask, told = app.locator("#parts"), app.locator("#parts .ink"), app.get_by_label("Part", exact=True)
+    expect(parts.get_by_role("button", name="All paper")).to_be_disabled()
+    picture, cover = painted()
+
+    def masked() -> np.ndarray:
+        opaque = "c => [...c.getContext('2d').getImageData(0, 0, 32, 32).data].filter((_, k) => k % 4 === 3)"
+        return np.array(mask.evaluate(opaque)).reshape(32, 32) > 0
+
+    app.locator("#digit").click()
+    expect(app.locator("#paints [data-painted]")).to_have_attribute("data-painted", re.compile("^[1-9]"))
+    app.locator("#lay").click()
+    expect(parts.locator(".hint")).to_have_text("Paint over the part to change")
+    parts.get_by_role("button", name="All paper").click()
+    expect(told).to_have_value(re.compile(f"^[1-9]\\d+ of {picture.sum()}$"))
+    paper = masked()
+    parts.get_by_role("button", name="All ink").click()
+    expect(told).not_to_have_value(f"{paper.sum()} of {picture.sum()}")
+    ink = masked()
+    assert paper[cover < 0.65].all() and not paper[cover > 0.85].any()
+    assert ink[cover > 0.35].all() and not ink[cover < 0.15].any()
+    assert (paper | ink).all() and 0 < (paper & ink).sum() < 150  # soft edges belong to both
+    parts.locator(".undo").click()
+    assert (masked() == paper).all()
+    parts.locator(".clear").click()
+    expect(told).to_have_value(f"0 of {picture.sum()}")
+
+
+def test_grey_pictures_have_paper_and_ink_too(app: Page) -> None:
+    app.locator("#load").click()
+    expect(app.locator("#pad [data-painted]")).not_to_have_attribute("data-painted", "0")
+    app.locator("#send").click()
+    masked = app.get_by_label("Masked", exact=True)
+    app.locator("#mask").get_by_role("button", name="All ink").click()
+    expect(masked).to_have_value(f"{(strokes(3) > 0).sum()} of {strokes(3).sum()}")
+    app.locator("#mask").get_by_role("button", name="All paper").click()
+    expect(masked).to_have_value(f"{(strokes(3) == 0).sum()} of {strokes(3).sum()}")
+
+
 def test_picker_is_one_radio_group(app: Page) -> None:
     picked = app.get_by_label("Picked", exact=True)
     group = app.get_by_role("group", name="Digit")
@@ -312,6 +518,11 @@ def test_accessible_at_every_width_in_both_themes(page: Page, address: str, erro
     page.locator("#send").click()
     expect(page.locator("#mask [data-idle='0']")).to_be_visible()
     page.locator("#mask .ink").click()
+    page.locator("#digit").click()
+    expect(page.locator("#paints [data-painted]")).not_to_have_attribute("data-painted", "0")
+    page.locator("#lay").click()
+    expect(page.locator("#parts [data-idle='0']")).to_be_visible()
+    page.locator("#parts").get_by_role("button", name="All paper").click()
     page.locator("#many").click()
     expect(page.locator("#cells .cell")).to_have_count(64)
     page.locator("#cells .cell").nth(4).click()
@@ -335,9 +546,9 @@ def test_payloads_say_what_does_not_fit() -> None:
 @pytest.mark.parametrize(
     ("widget", "payload", "message"),
     [
-        (SketchPad(), "AAAA", "A sketch must be 28 x 28 bytes"),
-        (SketchPad(), 7, "A sketch must be 28 x 28 bytes"),
-        (MaskPad(), {"picture": "?"}, "The picture must be 28 x 28 bytes"),
+        (SketchPad(), {"w": 28, "h": 28, "px": "AAAA"}, "A sketch must be 28 x 28 bytes"),
+        (SketchPad(), 7, "A sketch must have sides w and h"),
+        (MaskPad(), {"px": "?"}, "The picture must have sides w and h"),
         (DigitGrid(), {"selected": 64}, "number from 0 to 63"),
         (FramePlayer(), {"shown": -1}, "by its number"),
         (DigitPicker("01"), 2, "Digit must be text of at most 1000 characters"),
@@ -346,11 +557,3 @@ def test_payloads_say_what_does_not_fit() -> None:
 def test_values_from_the_browser_are_checked(widget: gr.HTML, payload: object, message: str) -> None:
     with pytest.raises(gr.Error, match=message):
         widget.preprocess(payload)
-
-
-def test_pictures_survive_the_pads_bit_for_bit() -> None:
-    picture = np.arange(784).reshape(28, 28).astype(np.uint8)
-    assert np.array_equal(SketchPad().preprocess(SketchPad().postprocess(picture)), picture)
-    masked = MaskPad().preprocess(MaskPad().postprocess((picture, picture > 9)))
-    assert np.array_equal(masked.picture, picture)
-    assert np.array_equal(masked.mask, picture > 9)

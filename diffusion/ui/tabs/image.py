@@ -1,6 +1,5 @@
 """Image to image: a drawing, a photograph or a test picture becomes another, whole or in part."""
 
-import html
 import time
 from dataclasses import dataclass
 from functools import cache
@@ -35,35 +34,16 @@ from diffusion.ui.widgets import DigitGrid, DigitPicker, FramePlayer, MaskPad, S
 from diffusion.ui.wording import announced
 
 COLUMN, STRENGTH, SEED = 9, 0.6, 6  # what the page opens with
+WISHES = "a blue {} on yellow paper", "a white {} on black", "a thin green {}", "an orange 8"
 QUIET = {"api_visibility": "private", "show_progress": "hidden"}
 
 
 @cache
 def shown(studio: Studio) -> Shown:
     """What the tab opens with for a model, made when it was opened: a test picture that became something else."""
-    first, choices, noun = min(3, len(studio.kinds) - 1), studio.suggestions, studio.noun
-    target = choices[min(8, len(choices) - 1)] if choices else ""
-    picture = studio.nth(COLUMN)[first]
-    settled = {
-        "tests": DigitPicker.showing(studio.kinds, studio.kinds[first], thumbnails=studio.nth(COLUMN)),
-        "column": {"value": COLUMN},
-        "centre": {"visible": noun == "digit"},
-        "target": DigitPicker.showing(
-            choices, target, thumbnails=studio.thumbnails, free=studio.sentences, visible=bool(choices)
-        ),
-        **sampling_shown(studio),
-        "compare": {"visible": studio.latent},
-    }
-    if not studio.drawable:
-        why = f"{studio.name} makes other pictures than the pads of this tab can hold: grey ones of 28 × 28."
-        made = ("source", "mask", "go", "inside", "player", "status", "strip", "strip_go", "strip_status", "result")
-        return {
-            "lead": {"value": f"<p>{html.escape(why)} Choose another model in the menu above.</p>"},
-            "room": {"visible": False},
-            "strength": {"info": ""},
-            **{name: {"value": None} for name in made},
-            **settled,
-        }
+    first, noun = min(3, len(studio.kinds) - 1), studio.noun
+    picture, choices = studio.nth(COLUMN)[first], wishes(studio, studio.kinds[first])
+    target = choices[0 if studio.sentences else min(8, len(choices) - 1)] if choices else ""
     request = asked(studio, picture, None, True, target, STRENGTH, *studio.defaults.values(), SEED)
     began = time.monotonic()
     steps = list(studio.run(request))
@@ -71,22 +51,46 @@ def shown(studio: Studio) -> Shown:
     strip = studio.finish(eight(request))
     views, plan, promise, strip_promise = glimpse(studio, request, picture)
     doing = f"denoised as another {noun}" if choices else "denoised again"
+    if studio.sentences:
+        doing = "denoised until it shows what you say"
     return {
         "lead": {"value": f"<p>Your {noun}, noised, then {doing}: more noise keeps less of yours.</p>"},
-        "room": {"visible": True},
-        "strength": {"info": plan},
-        "source": {"value": picture},
+        "source": SketchPad.showing(studio.shape, picture),
+        "tests": DigitPicker.showing(studio.kinds, studio.kinds[first], thumbnails=studio.nth(COLUMN)),
+        "column": {"value": COLUMN},
+        "upload_note": {"value": upload_note(studio)},
         "mask": {"value": picture},
+        "centre": {"visible": studio.centred},
+        "target": DigitPicker.showing(
+            choices, target, thumbnails=studio.thumbnails, free=studio.sentences, visible=bool(choices),
+            label="What it shall show" if studio.sentences else "Turn it into",
+        ),
+        "strength": {"info": plan},
+        **sampling_shown(studio),
         "go": {"value": promise},
         "inside": {"value": views},
         "player": {"value": movie(studio, "opening", steps, result)},
         "status": {"value": announced(f"Made when the model was opened: {account(studio, result)}")},
+        "result": {"value": result},
+        "compare": {"visible": studio.latent},
         "strip": {"value": ladder(strip)},
         "strip_go": {"value": strip_promise},
         "strip_status": {"value": announced(strip_account(strip))},
-        "result": {"value": result},
-        **settled,
-    }
+    }  # fmt: skip
+
+
+def wishes(studio: Studio, kind: str) -> tuple[str, ...]:
+    """What a picture of this kind could become: the model's classes, or in words the same in other colours."""
+    return tuple(wish.format(kind) for wish in WISHES) if studio.sentences else studio.suggestions
+
+
+def upload_note(studio: Studio) -> str:
+    """What may be uploaded, and what becomes of it."""
+    height, width = studio.shape[:2]
+    made = f"It is cut to a square and brought to {width} × {height} pixels."
+    if studio.centred:
+        made = "A photo of a digit on paper will do: its ink becomes white on black."
+    return f"<p>PNG, JPEG or WebP, up to {studio.limits.upload} MB. {made}</p>"
 
 
 @dataclass(frozen=True)
@@ -95,12 +99,12 @@ class Handles:
 
     tab: gr.Tab
     lead: gr.HTML
-    room: gr.Column
     ways: gr.Tabs
     source: SketchPad
     tests: DigitPicker
     column: gr.State
     shuffle: gr.Button
+    upload_note: gr.HTML
     upload: gr.UploadButton
     mask: MaskPad
     centre: gr.Checkbox
@@ -132,71 +136,64 @@ def build(shelf: Shelf) -> Handles:
     now, limits = shown(shelf.default), shelf.limits
     with gr.Tab("Image to image", id="image", elem_id="image-tab", render_children=True) as tab:
         lead = gr.HTML(**now["lead"], elem_classes="lab-lead")
-        with gr.Column(**now["room"], elem_id="image-room") as room:
-            with gr.Row(equal_height=True):
-                with gr.Column(scale=10, min_width=290, elem_classes="lab-card"):
-                    with gr.Tabs(selected="draw", elem_id="image-ways") as ways:
-                        with gr.Tab("Draw", id="draw"):
-                            source = SketchPad(**now["source"], label="Your picture", elem_id="image-source")
-                        with gr.Tab("Pick", id="pick"):
-                            column = gr.State(COLUMN)
-                            tests = DigitPicker(**now["tests"], label="Real test images", elem_id="image-tests")
-                            shuffle = gr.Button("Ten others", elem_id="image-shuffle", size="md")
-                        with gr.Tab("Upload", id="upload"):
-                            gr.HTML(
-                                f"<p>PNG, JPEG or WebP, up to {limits.upload} MB. A photo of a digit on paper will do: "
-                                "its ink becomes white on black.</p>",
-                                elem_classes="lab-note",
-                            )
-                            upload = gr.UploadButton(
-                                "Choose a picture",
-                                file_types=[".png", ".jpg", ".jpeg", ".webp"],
-                                elem_id="image-upload",
-                            )
-                        with gr.Tab("Mask", id="mask"):
-                            mask = MaskPad(
-                                **now["mask"], label="Paint what may change; the rest stays", elem_id="image-mask"
-                            )
-                    centre = gr.Checkbox(
-                        True, **now["centre"], label="Centre and scale it as MNIST does", elem_id="image-centre",
-                        container=False,
-                    )  # fmt: skip
-                with gr.Column(scale=10, min_width=290, elem_classes="lab-card"):
-                    target = DigitPicker(**now["target"], label="Turn it into", any="Anything", elem_id="image-target")
-                    strength = gr.Slider(
-                        0, 1, STRENGTH, step=0.05, label="Strength", **now["strength"], elem_id="image-strength"
-                    )
-                    with gr.Row(elem_classes="lab-actions"):
-                        go = gr.Button(**now["go"], variant="primary", elem_id="image-go", min_width=210)
-                        stop = gr.Button("Stop", elem_id="image-stop", scale=0, min_width=70)
-                    inside = gr.HTML(
-                        **now["inside"], css_template=INSIDE_CSS, elem_id="image-inside", apply_default_css=False
-                    )
-                    with gr.Accordion("Sampler, steps, guidance, seed", open=False):
-                        knobs = sampling(now, limits, "image", SEED)
-                with gr.Column(scale=10, min_width=290, elem_classes="lab-card"):
-                    player = FramePlayer(
-                        **now["player"], label="Result", panes=("Result",), origin=0, elem_id="image-player"
-                    )
-                    status = gr.HTML(**now["status"], elem_id="image-status", elem_classes="lab-status")
-                    result = gr.State(now["result"]["value"], time_to_live=1800)
-                    with gr.Row(elem_classes="lab-actions"):
-                        back = gr.Button("Use as picture", elem_id="image-back", size="md", min_width=120)
-                        compare = gr.Button(
-                            "To the VAE tab", **now["compare"], elem_id="image-compare", size="md", min_width=120
+        with gr.Row(equal_height=True):
+            with gr.Column(scale=10, min_width=290, elem_classes="lab-card"):
+                with gr.Tabs(selected="draw", elem_id="image-ways") as ways:
+                    with gr.Tab("Draw", id="draw"):
+                        source = SketchPad(**now["source"], label="Your picture", elem_id="image-source")
+                    with gr.Tab("Pick", id="pick"):
+                        column = gr.State(COLUMN)
+                        tests = DigitPicker(**now["tests"], label="Real test images", elem_id="image-tests")
+                        shuffle = gr.Button("Ten others", elem_id="image-shuffle", size="md")
+                    with gr.Tab("Upload", id="upload"):
+                        upload_text = gr.HTML(**now["upload_note"], elem_classes="lab-note")
+                        upload = gr.UploadButton(
+                            "Choose a picture",
+                            file_types=[".png", ".jpg", ".jpeg", ".webp"],
+                            elem_id="image-upload",
                         )
-            with gr.Column(elem_classes="lab-card"):
-                with gr.Row(elem_classes="lab-actions"):
-                    gr.HTML("<h2>Eight strengths, one noise</h2>", elem_classes="lab-lead")
-                    strip_go = gr.Button(**now["strip_go"], elem_id="image-strip-go", scale=0, min_width=310)
-                strip = DigitGrid(
-                    **now["strip"], label="Eight strengths", columns=len(STRENGTHS), elem_id="image-strip"
+                    with gr.Tab("Mask", id="mask"):
+                        mask = MaskPad(
+                            **now["mask"], label="Paint what may change; the rest stays", elem_id="image-mask"
+                        )
+                centre = gr.Checkbox(
+                    True, **now["centre"], label="Centre and scale it as MNIST does", elem_id="image-centre",
+                    container=False,
+                )  # fmt: skip
+            with gr.Column(scale=10, min_width=290, elem_classes="lab-card"):
+                target = DigitPicker(**now["target"], any="Anything", elem_id="image-target")
+                strength = gr.Slider(
+                    0, 1, STRENGTH, step=0.05, label="Strength", **now["strength"], elem_id="image-strength"
                 )
-                strip_status = gr.HTML(**now["strip_status"], elem_id="image-strip-status", elem_classes="lab-status")
+                with gr.Row(elem_classes="lab-actions"):
+                    go = gr.Button(**now["go"], variant="primary", elem_id="image-go", min_width=210)
+                    stop = gr.Button("Stop", elem_id="image-stop", scale=0, min_width=70)
+                inside = gr.HTML(
+                    **now["inside"], css_template=INSIDE_CSS, elem_id="image-inside", apply_default_css=False
+                )
+                with gr.Accordion("Sampler, steps, guidance, seed", open=False):
+                    knobs = sampling(now, limits, "image", SEED)
+            with gr.Column(scale=10, min_width=290, elem_classes="lab-card"):
+                player = FramePlayer(
+                    **now["player"], label="Result", panes=("Result",), origin=0, elem_id="image-player"
+                )
+                status = gr.HTML(**now["status"], elem_id="image-status", elem_classes="lab-status")
+                result = gr.State(now["result"]["value"], time_to_live=1800)
+                with gr.Row(elem_classes="lab-actions"):
+                    back = gr.Button("Use as picture", elem_id="image-back", size="md", min_width=120)
+                    compare = gr.Button(
+                        "To the VAE tab", **now["compare"], elem_id="image-compare", size="md", min_width=120
+                    )
+        with gr.Column(elem_classes="lab-card"):
+            with gr.Row(elem_classes="lab-actions"):
+                gr.HTML("<h2>Eight strengths, one noise</h2>", elem_classes="lab-lead")
+                strip_go = gr.Button(**now["strip_go"], elem_id="image-strip-go", scale=0, min_width=310)
+            strip = DigitGrid(**now["strip"], label="Eight strengths", columns=len(STRENGTHS), elem_id="image-strip")
+            strip_status = gr.HTML(**now["strip_status"], elem_id="image-strip-status", elem_classes="lab-status")
         explain("How one picture becomes another", "image")
     return Handles(
-        tab, lead, room, ways, source, tests, column, shuffle, upload, mask, centre, inside, target, strength, knobs,
-        go, stop, player, status, result, back, compare, strip, strip_go, strip_status,
+        tab, lead, ways, source, tests, column, shuffle, upload_text, upload, mask, centre, inside, target, strength,
+        knobs, go, stop, player, status, result, back, compare, strip, strip_go, strip_status,
     )  # fmt: skip
 
 
@@ -210,7 +207,7 @@ def wire(shelf: Shelf, lab: Lab) -> None:
     )  # fmt: skip
     gr.on(
         [tab.source.change, tab.centre.change],
-        shelf.on(under), [lab.model, tab.source, tab.centre], tab.mask,
+        shelf.on(under), [lab.model, tab.source, tab.centre, tab.mask], tab.mask,
         queue=False, trigger_mode="always_last", api_name="_image_under", **QUIET,
     )  # fmt: skip
     one = tab.go.click(

@@ -7,14 +7,14 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from diffusion.export import fit, read_picture
+from diffusion.export import read_picture
 from diffusion.toy import TARGETS
 from diffusion.ui.controls import MAX_UI_SEED, Shown, explain
 from diffusion.ui.errors import polite
 from diffusion.ui.lab import Lab
 from diffusion.ui.noising import LIMITS, POINTS, SCHEDULES, lesson, noised, tables
 from diffusion.ui.shelf import Shelf
-from diffusion.ui.studio import SIZE, Studio
+from diffusion.ui.studio import Studio
 from diffusion.ui.widgets import DigitPicker, NoiseBench, NoiseCurves, SketchPad, WalkPlot
 
 FIRST, COLUMN, SEED = 4, 2, 5  # the opening picture's class and number, and its noise
@@ -32,6 +32,7 @@ def shown(studio: Studio) -> Shown:
     return {
         "tests": DigitPicker.showing(studio.kinds, studio.kinds[first], thumbnails=studio.nth(COLUMN)),
         "column": {"value": COLUMN},
+        "sketch": SketchPad.showing(studio.shape, None),
         "picture": {"value": picture},
         "seed": {"value": SEED},
         "bench": {"value": noised(picture, SEED)},
@@ -89,7 +90,7 @@ def build(shelf: Shelf) -> Handles:
                         tests = DigitPicker(**now["tests"], label="Real test images", elem_id="noise-tests")
                         others = gr.Button("Ten others", elem_id="noise-others", size="md")
                     with gr.Tab("Draw", id="draw"):
-                        sketch = SketchPad(label="Your picture", elem_id="noise-sketch")
+                        sketch = SketchPad(**now["sketch"], label="Your picture", elem_id="noise-sketch")
                     with gr.Tab("Upload", id="upload"):
                         gr.HTML(
                             f"<p>Any picture will do: PNG, JPEG or WebP, up to {shelf.limits.upload} MB. It is cut "
@@ -172,7 +173,7 @@ def wire(shelf: Shelf, lab: Lab) -> None:
     def uploaded(studio: Studio, path: str | None, seed: int) -> tuple[np.ndarray, dict[str, Any], None]:
         if path is None:
             raise ValueError("Choose a picture file first.")
-        picture = fit(read_picture(path), (1, *SIZE))
+        picture = studio.taken(read_picture(path), as_is=True)
         return picture, noised(picture, seed), None
 
     def renewed(picture: np.ndarray) -> tuple[int, dict[str, Any]]:

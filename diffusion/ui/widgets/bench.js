@@ -39,7 +39,7 @@ const standing = () => paths.map((path, k) => {
   return { at, ...between(path, at) };
 });
 
-function grey(canvas, a, s, scale = 1) {
+function blend(canvas, a, s, scale = 1) {
   const pixels = new Uint8ClampedArray(x0.length); // rounds and clamps, as the engine does
   for (let k = 0; k < pixels.length; k++) pixels[k] = 127.5 + 127.5 * scale * (a * x0[k] + s * eps[k]);
   paint(canvas, pixels, width, height);
@@ -50,8 +50,8 @@ const words = ({ t, sigma }) => `t = ${t.toFixed(3)}, σ = ${readable(sigma)}`;
 function show() {
   const all = standing(), now = all[chosen], path = paths[chosen];
   if (x0) {
-    grey(find('.noised'), now.a, now.s);
-    grey(find('.shared'), 1, now.sigma, 1 / Math.hypot(1, now.sigma));
+    blend(find('.noised'), now.a, now.s);
+    blend(find('.shared'), 1, now.sigma, 1 / Math.hypot(1, now.sigma));
   }
   find('.noised').setAttribute('aria-label', `The noised picture, ${path.name}, ${words(now)}`);
   find('.shared').setAttribute('aria-label', `The same noise level on one scale for all schedules, σ = ${readable(now.sigma)}`);
@@ -80,7 +80,7 @@ function show() {
 function climb() {
   [...ladder.children].forEach((rung, k) => {
     const stand = between(paths[chosen], Math.round(k * last / (rungs - 1)));
-    if (x0) grey(rung.firstChild, stand.a, stand.s);
+    if (x0) blend(rung.firstChild, stand.a, stand.s);
     rung.lastChild.textContent = `σ ${readable(+stand.sigma.toPrecision(2))}`;
     rung.setAttribute('aria-label', `Show ${words(stand)}`);
   });
@@ -106,8 +106,8 @@ function receive() {
   ({ w: width, h: height } = value);
   x0 = Float32Array.from(bytesOf(value.px), (byte) => byte / 127.5 - 1);
   eps = floatsOf(value.eps);
-  grey(find('.clean'), 1, 0);
-  grey(find('.noise'), 0, 1);
+  blend(find('.clean'), 1, 0);
+  blend(find('.noise'), 0, 1);
   climb();
   show();
 }

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import gradio as gr
 import numpy as np
 
-from diffusion.ui.widgets.pixels import asset, encode
+from diffusion.ui.widgets.pixels import asset, encode, pack
 
 TEMPLATE = """
 <div class="bench">
@@ -104,7 +104,7 @@ def mixture(picture: np.ndarray, eps: np.ndarray) -> dict[str, Any]:
     """What a NoiseBench mixes: a picture, uint8 (H, W) or (H, W, 3), and unit noise of the same shape."""
     if picture.shape != eps.shape:
         raise ValueError(f"Picture and noise must have one shape; got {picture.shape} and {eps.shape}.")
-    return {"w": picture.shape[1], "h": picture.shape[0], "px": encode(picture), "eps": floats(eps)}
+    return pack(picture) | {"eps": floats(eps)}
 
 
 def floats(values: np.ndarray) -> str:

@@ -15,7 +15,7 @@ function build() {
     if (thumbnail) {
       const canvas = make('canvas');
       canvas.setAttribute('aria-hidden', 'true');
-      paint(canvas, bytesOf(thumbnail), 28, 28);
+      paint(canvas, bytesOf(thumbnail.px), thumbnail.w, thumbnail.h);
       face.append(canvas);
     }
     face.append(make('span', '', text));

@@ -7,7 +7,7 @@ import gradio as gr
 import numpy as np
 
 from diffusion.request import MAX_PROMPT
-from diffusion.ui.widgets.pixels import asset, encode
+from diffusion.ui.widgets.pixels import asset, pack
 
 EACH = "each"
 """What a picker gives where the entry for every class in turn is selected."""
@@ -30,15 +30,15 @@ class DigitPicker(gr.HTML):
         value: str | None = None,
         *,
         label: str = "Digit",
-        thumbnails: Sequence[np.ndarray | str] = (),
+        thumbnails: Sequence[np.ndarray | dict[str, Any]] = (),
         any: str | None = None,
         each: str | None = None,
         free: bool = False,
         **layout: Any,
     ):
-        """choices: prompts in order, where it is free only examples; thumbnails: none or one uint8 (28, 28) per choice;
-        any, each: the texts of entries before them, whose values are the unconditional prompt "" and EACH; value: the
-        first entry by default."""
+        """choices: prompts in order, where it is free only examples; thumbnails: none, or for each choice a picture,
+        uint8 (H, W) or (H, W, 3); any, each: the texts of entries before them, whose values are the unconditional
+        prompt "" and EACH; value: the first entry by default."""
         choices = [str(choice) for choice in choices]
         entries = _allowed(choices, any, each)
         if not entries or len(thumbnails) not in (0, len(choices)):
@@ -53,7 +53,7 @@ class DigitPicker(gr.HTML):
             js_on_load=asset("pixels.js", "picker.js"),
             apply_default_css=False,
             choices=choices,
-            thumbnails=_encoded(thumbnails),
+            thumbnails=_packed(thumbnails),
             any=any,
             each=each,
             free=free,
@@ -72,7 +72,7 @@ class DigitPicker(gr.HTML):
         """The properties that show other choices, for a constructor or a gr.update."""
         return {
             "choices": [str(choice) for choice in choices],
-            "thumbnails": _encoded(thumbnails),
+            "thumbnails": _packed(thumbnails),
             "value": value,
             "free": free,
             **more,
@@ -113,6 +113,6 @@ def _allowed(choices: list[str], any: str | None, each: str | None) -> list[str]
     return [*([] if any is None else [""]), *([] if each is None else [EACH]), *choices]
 
 
-def _encoded(thumbnails: Sequence[np.ndarray | str]) -> list[str]:
-    """Thumbnails in base64; those that already are stay, since Gradio builds a component again to update it."""
-    return [thumbnail if isinstance(thumbnail, str) else encode(thumbnail) for thumbnail in thumbnails]
+def _packed(thumbnails: Sequence[np.ndarray | dict[str, Any]]) -> list[dict[str, Any]]:
+    """Thumbnails as the page gets them, where they are not yet: Gradio builds a component again to update it."""
+    return [thumbnail if isinstance(thumbnail, dict) else pack(thumbnail) for thumbnail in thumbnails]

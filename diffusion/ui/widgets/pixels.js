@@ -1,7 +1,7 @@
 // Shared by all widgets: bytes in base64, and painting them.
 
 const bytesOf = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-const textOf = (bytes) => btoa(String.fromCharCode(...bytes));
+const textOf = (bytes) => btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(''));
 
 // Text always enters the page here and never through a template: class names come from files.
 function make(tag, className, text) {
