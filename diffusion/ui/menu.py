@@ -33,9 +33,10 @@ def wire(shelf: Shelf, lab: Lab) -> None:
     """Connects the menu and all that follows it, one event a tab: each takes its time, and the first is seen first."""
     page = lab.generate
     lab.model.input(
-        lambda name: (name, None), lab.model, [lab.shown, lab.pending],
-        # The dropdown tells of one choice twice; were both heard at once, the tabs would turn twice.
-        trigger_mode="always_last", api_name="_menu_chosen", api_visibility="private", show_progress="hidden",
+        # The dropdown tells of one choice twice, at once; one after the other, the second finds nothing to do.
+        lambda name, shown: (gr.skip(), gr.skip()) if name == shown else (name, None),
+        [lab.model, lab.shown], [lab.shown, lab.pending],
+        concurrency_limit=1, api_name="_menu_chosen", api_visibility="private", show_progress="hidden",
     )  # fmt: skip
     outputs = list(dict.fromkeys([lab.model, lab.about, *following(page, shelf.default), *page.settings, page.arrived]))
 

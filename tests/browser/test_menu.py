@@ -1,17 +1,18 @@
 """The menu of models in a real browser: every tab follows, and a link or a PNG brings its model along."""
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 import tiny
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Request, expect
 
 from diffusion import export
 from diffusion.data import Painted
-from diffusion.ui import build_app, launch_kwargs
+from diffusion.ui import TABS, build_app, launch_kwargs
 from diffusion.ui.shelf import Shelf
 from diffusion.ui.studio import Studio
 
@@ -45,6 +46,23 @@ def choose(page: Page, name: str, asked: str | None = None) -> None:
 
 def go(page: Page, tab: str) -> None:
     page.get_by_role("tab", name=tab, exact=True).click()
+
+
+def test_a_choice_turns_each_tab_once(app: Page, still: Callable[[], None]) -> None:
+    names = app.evaluate("Object.fromEntries(window.gradio_config.dependencies.map((d) => [d.id, d.api_name]))")
+    turns: list[str] = []
+
+    def heard(request: Request) -> None:
+        if request.method == "POST" and "fn_index" in (request.post_data or ""):
+            turns.append(names[str(request.post_data_json["fn_index"])])
+
+    app.on("request", heard)
+    for name, asked in (("garments", "dress"), ("sentences", None), ("garments", "dress")):
+        turns.clear()
+        choose(app, name, asked)
+        still()
+        told = Counter(turn for turn in turns if turn.endswith("_turn"))
+        assert set(told.values()) == {1} and len(told) == len(TABS), told
 
 
 def test_prompts_with_names_and_pictures(app: Page, models: Shelf) -> None:
