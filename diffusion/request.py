@@ -138,9 +138,11 @@ def check_number(name: str, value: object, low: float, high: float, *, whole: bo
 def check_prompts(prompts: object) -> None:
     """
     Raises:
-        ValueError: `prompts` is not a tuple of text.
+        ValueError: `prompts` is not a tuple of text, or one of them is too long.
     """
     if not isinstance(prompts, tuple) or not all(isinstance(prompt, str) for prompt in prompts):
         raise ValueError("Prompts must be text: one for all images, or a tuple of one for each.")
+    if any("\ud800" <= letter <= "\udfff" for prompt in prompts for letter in prompt):
+        raise ValueError("A prompt must be Unicode text; this one holds half a character.")
     if longest := max((len(prompt) for prompt in prompts if len(prompt) > MAX_PROMPT), default=0):
         raise ValueError(f"A prompt may have at most {MAX_PROMPT} characters; this one has {longest:,}.")

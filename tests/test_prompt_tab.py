@@ -169,6 +169,7 @@ def test_both_branches_are_one_until_the_change(words: Studio) -> None:
         (lambda: prompting.asked("7", "", *SAMPLING, 9), "number of pictures must be a whole number from 1 to 8"),
         (lambda: prompting.asked("7", "", *SAMPLING, float("nan")), "number of pictures must be a number"),
         (lambda: prompting.asked("7" * 1001, "", *SAMPLING, 1), "at most 1000 characters"),
+        (lambda: prompting.asked("7\ud800", "", *SAMPLING, 1), "half a character"),
         (lambda: way("7", "", *SAMPLING, "8", 3, 2), "on the way must be a whole number from 3 to 24"),
         (lambda: way("7", "", *SAMPLING, "8", -1, 3), "seed must be"),
         (lambda: way("7", "", *SAMPLING, 8, 1, 3), "Prompts must be text"),

@@ -53,6 +53,18 @@ def test_words_are_looked_at(tab: Page) -> None:
     expect(tab.locator("#prompt-film .caption")).to_contain_text("Step 1,")
 
 
+def test_what_is_too_long_is_cut_and_said_to_be(tab: Page) -> None:
+    say(tab, "a red 7 🙂" * 1200)
+    expect(tab.locator("#prompt-picker .cut")).to_have_text("Cut after 1000 characters; there were 10800.")
+    tab.locator("#prompt-go").click()
+    expect(tab.locator("#prompt-status")).to_contain_text("It reads 23 words; past them were 7, a, red.")
+    say(tab, "a red 7\u0000\u0007\u202e 8")
+    expect(tab.locator("#prompt-picker .cut")).to_have_text("")
+    tab.locator("#prompt-go").click()
+    expect(tab.locator("#prompt-status")).to_contain_text("Measured in the pixels")
+    expect(tab.locator(".toast-body")).to_have_count(0)
+
+
 def test_examples_fill_the_prompt(tab: Page) -> None:
     tab.locator("#prompt-picker").get_by_label("a thick red 7").check(force=True)
     expect(tab.locator("#prompt-picker textarea")).to_have_value("a thick red 7")

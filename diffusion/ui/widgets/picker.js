@@ -35,7 +35,15 @@ function sync() {
 
 choices.addEventListener('change', (event) => { props.value = event.target.value; sync(); trigger('input'); });
 
-sentence.addEventListener('input', () => { props.value = sentence.value; sync(); trigger('input'); });
+sentence.addEventListener('input', () => {
+  const letters = Array.from(sentence.value), longest = +sentence.dataset.longest;
+  const over = letters.length > longest;
+  if (over) sentence.value = letters.slice(0, longest).join('');
+  element.querySelector('.cut').textContent = over ? `Cut after ${longest} characters; there were ${letters.length}.` : '';
+  props.value = sentence.value;
+  sync();
+  trigger('input');
+});
 
 watch(['choices', 'thumbnails', 'label', 'free'], build);
 watch('value', sync);

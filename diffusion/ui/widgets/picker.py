@@ -15,7 +15,8 @@ EACH = "each"
 TEMPLATE = """
 <fieldset>
   <legend class="title"></legend>
-  <textarea class="sentence" rows="2" maxlength="{longest}" spellcheck="false" hidden></textarea>
+  <textarea class="sentence" rows="2" data-longest="{longest}" spellcheck="false" hidden></textarea>
+  <p class="cut" role="status"></p>
   <div class="choices"></div>
 </fieldset>
 """.replace("{longest}", str(MAX_PROMPT))
