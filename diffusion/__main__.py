@@ -9,7 +9,7 @@ import torch
 
 from diffusion import __version__
 from diffusion.commands import FRAMES, MODEL, generate, info, reconstruct
-from diffusion.measure import COUNT, PROMPT_COUNT, SWEEP_COUNT, evaluate
+from diffusion.measure import COUNT, LATENT_COUNT, PROMPT_COUNT, SWEEP_COUNT, evaluate
 from diffusion.samplers import SAMPLERS
 
 
@@ -88,13 +88,14 @@ def _reconstruct_arguments(command: argparse.ArgumentParser) -> None:
 
 def _evaluate_arguments(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
-    add("checkpoint", metavar="CHECKPOINT", help="a name, folder or Hub id, of a model or of a classifier")
+    add("checkpoint", metavar="CHECKPOINT", help="a name, folder or Hub id, of a model, an autoencoder or a classifier")
     what = command.add_mutually_exclusive_group()
     what.add_argument("--sweep", action="store_true", help="measure several samplers at equal numbers of network calls")
     what.add_argument("--likelihood", type=int, metavar="N", help="measure the bits per dimension of N test images, "
         "for models of pixels; minutes for every hundred")  # fmt: skip
     add("--count", type=int, metavar="N", help=f"images to generate, equally many a class ({COUNT}; for each row of a "
-        f"sweep {SWEEP_COUNT}; of prompts, for models that read sentences, {PROMPT_COUNT})")  # fmt: skip
+        f"sweep {SWEEP_COUNT}; of prompts, for models that read sentences, {PROMPT_COUNT}; for an autoencoder test "
+        f"images, {LATENT_COUNT})")  # fmt: skip
     add("--samplers", metavar="A,B", help="those of a sweep (all that differ)")
     add("--calls", metavar="N,M", help="the budgets of a sweep, 2 to 1000 network calls each (10,20,50,250)")
     add("--unprompted", action="store_true", help="the likelihood without prompts (that of each image given its class)")

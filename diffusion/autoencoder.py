@@ -1,8 +1,9 @@
 """Codecs between images and what is diffused: a variational autoencoder, named as in diffusers, and plain pixels."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
@@ -10,7 +11,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from diffusion.config import STRICT
+from diffusion import __version__, checkpoints
+from diffusion.config import STRICT, parse
 from diffusion.unet import Attention, Block, ResnetBlock, check_levels, check_positive, named, upsample
 
 
@@ -52,6 +54,20 @@ class PixelsConfig:
         low, high = self.range
         if not low < high:
             raise ValueError(f"range must rise from black to white, but it is {low:g} to {high:g}.")
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig:
+    """What config.json says of an autoencoder without a denoiser; beside: the model that it is to be compared with."""
+
+    name: str
+    kind: Literal["autoencoder"] = "autoencoder"
+    codec: VAEConfig = field(default_factory=VAEConfig)
+    data: str = "mnist"
+    beside: str | None = None
+    engine: str = __version__
+
+    __pydantic_config__ = STRICT
 
 
 def check_padding(image_size: int, sample_size: int) -> None:
@@ -181,8 +197,8 @@ class VAE(nn.Module):
 
     def posterior(self, images: Tensor) -> Gaussian:
         """The unscaled q(z | x) of images (B, C, image_size, image_size) in [-1, 1]."""
-        moments = self.quant_conv(self.encoder(pad(images, self.config.sample_size, value=-1)))
-        mean, logvar = moments.chunk(2, dim=1)
+        padded = pad(images, self.config.sample_size, value=-1).to(self.quant_conv.weight.dtype)
+        mean, logvar = self.quant_conv(self.encoder(padded)).to(images.dtype).chunk(2, dim=1)
         return Gaussian(mean, logvar.clamp(-30, 20))
 
     def encode(self, images: Tensor) -> Tensor:
@@ -191,12 +207,38 @@ class VAE(nn.Module):
 
     def decode(self, z: Tensor) -> Tensor:
         """Scaled latents (B, *latent_shape) -> images (B, *image_shape), not clamped to [-1, 1]."""
-        images = self.decoder(self.post_quant_conv(z / self.config.scaling_factor))
-        return crop(images, self.config.image_size)
+        unscaled = (z / self.config.scaling_factor).to(self.post_quant_conv.weight.dtype)
+        images = self.decoder(self.post_quant_conv(unscaled))
+        return crop(images, self.config.image_size).to(z.dtype)
 
     def latent_mask(self, mask: Tensor) -> Tensor:
         """The cells over any masked pixel: (B, 1, image_size, image_size), nonzero to repaint -> bool (B, 1, h, w)."""
         return F.max_pool2d(pad(mask.float(), self.config.sample_size, value=0), self.factor) > 0
+
+
+class Autoencoder(nn.Module):
+    """A variational autoencoder that is a checkpoint of its own: to be looked at, not to diffuse with."""
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.codec = VAE(config.codec)
+
+    @classmethod
+    def load(cls, reference: str | Path) -> "Autoencoder":
+        """Read a trained autoencoder from a checkpoint name, folder or Hub id; it comes back in eval mode.
+
+        Raises ValueError, one sentence on what is wrong with the reference or the checkpoint.
+        """
+        checkpoint = checkpoints.read(reference)
+        autoencoder = cls(parse(AutoencoderConfig, checkpoint.config, str(checkpoint.folder / "config.json")))
+        checkpoints.load_into(autoencoder, checkpoint.tensors, str(reference))
+        return autoencoder.eval()
+
+    @torch.no_grad()
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """Pictures through encoder and decoder and back, (B, C, H, W) in [-1, 1]."""
+        return self.codec.decode(self.codec.encode(images)).clamp(-1, 1)
 
 
 class Pixels(nn.Module):

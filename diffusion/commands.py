@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from diffusion import checkpoints, data, export
+from diffusion.autoencoder import Autoencoder
 from diffusion.classifier import Classifier
 from diffusion.pipeline import Pipeline, choose_device
 from diffusion.request import MAX_COUNT, Request, check_number
@@ -97,6 +98,11 @@ def info(args: argparse.Namespace) -> None:
         size = (1, classifier.config.channels, classifier.config.image_size, classifier.config.image_size)
         _print_parameters({"classifier": classifier})
         _print_flops(classifier, torch.zeros(size))
+    elif checkpoint.config.get("kind") == "autoencoder":
+        autoencoder = Autoencoder.load(args.checkpoint)
+        _print_parameters(dict(autoencoder.codec.named_children()))
+        print(f"state         {' x '.join(map(str, autoencoder.codec.latent_shape))}")
+        print(f"fingerprint   {export.fingerprint(autoencoder)}")
     else:
         pipeline = Pipeline.load(args.checkpoint)
         _print_parameters(dict(pipeline.named_children()))

@@ -135,7 +135,8 @@ class Painted:
     @cached_property
     def painter(self) -> Painter:
         """Traces the digits when it is first asked for, two minutes for all of MNIST."""
-        return Painter(self.digits.images, self.digits.labels, self.held_out)
+        with torch.autocast("cpu", enabled=False):
+            return Painter(self.digits.images, self.digits.labels, self.held_out)
 
     @property
     def digest(self) -> str:
@@ -150,8 +151,9 @@ class Painted:
         return f"{len(self)} digits, painted anew in every batch as 3 x {SIDE} x {SIDE}, with captions{held_out}"
 
     def batch(self, index: Tensor, source: torch.Generator) -> tuple[Tensor, list[str]]:
-        """Pictures (B, 3, 32, 32) in [-1, 1] and a caption of each."""
-        images, descriptions = self.painter.batch(index, source)
+        """Pictures (B, 3, 32, 32) in [-1, 1] and a caption of each; a training in bf16 paints as finely as any."""
+        with torch.autocast("cpu", enabled=False):
+            images, descriptions = self.painter.batch(index, source)
         return images, [caption(forget(description, source), source) for description in descriptions]
 
     def few(self) -> "Painted":

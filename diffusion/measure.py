@@ -13,6 +13,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from diffusion import checkpoints, data, export
+from diffusion.autoencoder import Autoencoder
 from diffusion.classifier import INSTRUMENTS, Classifier
 from diffusion.commands import MAX_IMAGES, batch_size, open_pipeline, writable
 from diffusion.distances import nearest
@@ -22,19 +23,21 @@ from diffusion.request import MAX_COUNT, Request, check_number
 from diffusion.sweep import CALLS, HEADER, SWEPT, plan, sweep
 from diffusion.yardstick import MIN_COUNT
 
-COUNT, SWEEP_COUNT, PROMPT_COUNT = 10_000, 1000, 2000
+COUNT, SWEEP_COUNT, PROMPT_COUNT, LATENT_COUNT = 10_000, 1000, 2000, 1000
 FLAGS = {
     "model": ("count", "sampler", "steps", "guidance", "classifier", "neighbours", "batch"),
     "sweep": ("count", "samplers", "calls", "guidance", "classifier", "batch"),
     "likelihood": ("unprompted", "batch"),
     "prompts": ("count", "sampler", "steps", "guidance", "classifier", "batch"),
+    "autoencoder": ("count", "classifier"),
     "classifier": (),
 }
 """What can be measured, and the flags that have a say in it."""
 
 
 def evaluate(args: argparse.Namespace) -> None:
-    """Measures a model against its data set with a classifier, or a classifier against the test images."""
+    """Measures a model against its data set with a classifier, a classifier against the test images, or an autoencoder
+    beside the model that it is to be compared with."""
     for path, suffix in ((args.json, ".json"), (args.neighbours, ".png")):
         if path:
             writable(path, (suffix,))
@@ -42,11 +45,12 @@ def evaluate(args: argparse.Namespace) -> None:
     if args.write and not (checkpoint.folder / "training.json").is_file():
         raise ValueError(f"--write needs the training.json that train.py leaves, and {checkpoint.folder} has none.")
     what = "sweep" if args.sweep else "model" if args.likelihood is None else "likelihood"
-    if checkpoint.config.get("kind") == "classifier":
+    if (kind := checkpoint.config.get("kind")) in ("autoencoder", "classifier"):
         if what != "model":
-            raise ValueError(f"--{what} measures models, and {args.checkpoint} is a classifier.")
-        what = "classifier"
-    if checkpoint.config.get("data") in data.PAINTED:
+            article = "an" if kind == "autoencoder" else "a"
+            raise ValueError(f"--{what} measures models, and {args.checkpoint} is {article} {kind}.")
+        what = kind
+    elif checkpoint.config.get("data") in data.PAINTED:
         if what != "model":
             raise ValueError(f"--{what} compares with a data set, and {args.checkpoint} is held to its prompts.")
         what = "prompts"
@@ -151,6 +155,27 @@ def _likelihood(args: argparse.Namespace) -> dict[str, Any]:
     return {"weights": export.fingerprint(pipeline), "likelihood": result.to_dict()}
 
 
+def _autoencoder(args: argparse.Namespace) -> dict[str, Any]:
+    from diffusion.latent_space import Subject, survey
+
+    count = LATENT_COUNT if args.count is None else args.count
+    check_number("count", count, 2, MAX_IMAGES, whole=True)
+    own = Autoencoder.load(args.checkpoint)
+    if own.config.beside is None or own.config.data not in data.PAINTED:
+        raise ValueError(f"{args.checkpoint} is measured beside a model of painted pictures: name one in its recipe.")
+    recipe = read_recipe(checkpoints.read(args.checkpoint).folder / "recipe.yaml", {})[0]
+    other = read_recipe(checkpoints.read(own.config.beside).folder / "recipe.yaml", {})[0]
+    subjects = (
+        Subject(own.config.beside, other.vae.kl_weight, Pipeline.load(own.config.beside).codec),
+        Subject(own.config.name, recipe.vae.kl_weight, own.codec),
+    )
+    test = data.load(data.PAINTED[own.config.data], "test", args.data_dir)
+    few = dataclasses.replace(test, images=test.images[:count], labels=test.labels[:count])
+    classifier = Classifier.load(args.classifier or INSTRUMENTS["mnist"])
+    found = _watch(survey(subjects, data.Painted(few, recipe.held_out), classifier, count=count, seed=args.seed))
+    return {"weights": export.fingerprint(own), "latents": found.to_dict()}
+
+
 def _of_classifier(args: argparse.Namespace) -> dict[str, Any]:
     classifier = Classifier.load(args.checkpoint).to(args.device)
     name = next((name for name, source in data.DATASETS.items() if source.classes == classifier.config.classes), None)
@@ -185,6 +210,7 @@ MEASURES = {
     "sweep": _sweep,
     "likelihood": _likelihood,
     "prompts": _prompts,
+    "autoencoder": _autoencoder,
     "classifier": _of_classifier,
 }
 

@@ -11,6 +11,12 @@ from diffusion.checkpoints import replace_file
 
 BARS = "▁▂▃▄▅▆▇█"
 LICENCE = "apache-2.0"
+TASKS = {
+    "model": "unconditional-image-generation",
+    "autoencoder": "image-feature-extraction",
+    "classifier": "image-classification",
+}
+"""The kinds of checkpoint, and what the Hugging Face Hub calls their tasks."""
 HUB = {"mnist": "ylecun/mnist", "fashion-mnist": "zalando-datasets/fashion_mnist"}
 """What the Hugging Face Hub calls the data sets that it has."""
 OWN = {"folder": "a folder of pictures", "idx": "pictures in IDX files", "celeba": "CelebA"}
@@ -49,43 +55,55 @@ def card(
     config: dict[str, Any], recipe: dict[str, Any], training: dict[str, Any], metrics: dict[str, Any] | None
 ) -> str:
     """The card's text: front matter for the Hugging Face Hub, then what the model is, its making and its measure."""
-    classifier = "classifier" in training["stages"]
-    kinds = ["class-conditional"] if config.get("classes") else []
+    kind = config.get("kind", "model")
+    kinds = ["class-conditional"] if kind == "model" and config["classes"] else []
+    samples = {
+        "model": f"![Samples{', one column a class' if kinds else ''}](samples.png)",
+        "autoencoder": "![Training pictures, each row over its reconstruction](samples.png)",
+    }
     front = {
         "license": LICENCE,
         "library_name": "diffusion-lab",
-        "pipeline_tag": "image-classification" if classifier else "unconditional-image-generation",
+        "pipeline_tag": TASKS[kind],
         "datasets": [HUB[data] for data in (training["data"]["name"],) if data in HUB],
-        "tags": ["pytorch", "safetensors", *([] if classifier else ["diffusion", *kinds])],
+        "tags": ["pytorch", "safetensors", *(["diffusion", *kinds] if kind == "model" else [])],
     }
     name = recipe["name"]
     sections = [
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
         f"# {training['title']}",
         training["description"],
-        "" if classifier else f"![Samples{', one column a class' if kinds else ''}](samples.png)",
+        samples.get(kind, ""),
         "## Use",
-        _use(name, config, classifier),
+        _use(name, config, kind),
         "## The model",
-        _model(config, training, classifier),
+        _model(config, training, kind),
         "## Training",
         _training(name, training),
         "## Metrics",
         _metrics(metrics, name),
         "## Limits",
-        _limits(training, classifier),
+        _limits(config, training, kind),
         "## Licence",
         "Weights and code: Apache-2.0. The data set has its own terms.",
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def _use(name: str, config: dict[str, Any], classifier: bool) -> str:
-    if classifier:
+def _use(name: str, config: dict[str, Any], kind: str) -> str:
+    if kind == "classifier":
         lines = [
             "from diffusion.classifier import Classifier",
             "",
             f'logits = Classifier.load("{name}")(images)  # images (B, C, H, W) in [-1, 1]',
+        ]
+    elif kind == "autoencoder":
+        lines = [
+            "from diffusion.autoencoder import Autoencoder",
+            "",
+            f'codec = Autoencoder.load("{name}").codec',
+            "latents = codec.encode(images)  # images (B, C, H, W) in [-1, 1]",
+            "again = codec.decode(latents)",
         ]
     else:
         best = config["defaults"]
@@ -102,13 +120,16 @@ def _use(name: str, config: dict[str, Any], classifier: bool) -> str:
     return "\n".join(["```python", *lines, "```"])
 
 
-def _model(config: dict[str, Any], training: dict[str, Any], classifier: bool) -> str:
+def _model(config: dict[str, Any], training: dict[str, Any], kind: str) -> str:
     total = sum(training["parameters"].values())
     parts = ", ".join(f"{name} {count:,}" for name, count in training["parameters"].items())
     size = f"{total:,} parameters ({parts}); stored as float16, averaged over the training (EMA)."
-    if classifier:
-        side = config["image_size"]
-        return f"{size} It reads pictures of {config['channels']} x {side} x {side} in [-1, 1]."
+    sizes = config.get("codec", config)
+    shape = f"{sizes['channels']} x {sizes['image_size']} x {sizes['image_size']}"
+    if kind == "classifier":
+        return f"{size} It reads pictures of {shape} in [-1, 1]."
+    if kind == "autoencoder":
+        return f"{size} Pictures of {shape} in [-1, 1]; latent scale {sizes['scaling_factor']:.4g}."
     codec, network, best = config["codec"], config["network"], config["defaults"]
     how = f", latent scale {codec['scaling_factor']:.4g}" if codec["kind"] == "vae" else ""
     if "range" in codec:
@@ -116,7 +137,7 @@ def _model(config: dict[str, Any], training: dict[str, Any], classifier: bool) -
     sees = ", cross-attention to the prompt" if network["cross_attention_dim"] else ""
     guidance = f", guidance {best['guidance']}" if config["classes"] else ""
     rows = [
-        ("pictures", f"{codec['channels']} x {codec['image_size']} x {codec['image_size']}, in [-1, 1]"),
+        ("pictures", f"{shape}, in [-1, 1]"),
         ("codec", codec["kind"] + how),
         ("network", f"U-Net, channels {network['block_out_channels']}{sees}"),
         ("schedule", f"{config['schedule']['kind']}, predicting {config['prediction']}, grid {config['grid']}"),
@@ -174,6 +195,8 @@ def _metrics(metrics: dict[str, Any] | None, name: str) -> str:
             f"It recognises {metrics['test_accuracy']:.2%} of the test pictures, measured by `{command} --write`, on "
             f"{metrics['test_count']:,} test pictures."
         )
+    if "latents" in metrics:
+        parts += _latents(metrics["latents"], command)
     if "likelihood" in metrics:
         parts.append(_likelihood(metrics["likelihood"], command))
     if "sweep" in metrics:
@@ -203,6 +226,35 @@ def _rows(metrics: dict[str, Any]) -> list[str]:
             values = [metrics.get(key) for key in (ours, real)]
             rows.append(f"| {text} | " + " | ".join("" if v is None else form.format(v) for v in values) + " |")
     return rows
+
+
+def _latents(found: dict[str, Any], command: str) -> list[str]:
+    """Autoencoders side by side: a table, and how to read it."""
+    spaces = found["spaces"]
+    rows = {
+        "weight of the KL term": [f"{space['kl_weight']:g}" for space in spaces],
+        "PSNR of reconstructions in dB": [f"{space['psnr']:.2f}" for space in spaces],
+        "KL to N(0, I) in nats a picture": [f"{space['kl']:,.0f}" for space in spaces],
+        "mean of each channel": [" ".join(f"{mean:.2f}" for mean in space["means"]) for space in spaces],
+        "deviation of each channel": [" ".join(f"{each:.2f}" for each in space["deviations"]) for space in spaces],
+        "deviation of all latents": [f"{space['deviation']:.3g}" for space in spaces],
+        "width of the encoder's Gaussians, in deviations": [f"{space['width']:.4f}" for space in spaces],
+    }
+    for key, text in (("kept", "kept under noise of {} deviations"), ("between", "plain at {} of the way to another")):
+        rows |= {text.format(at): [f"{space[key][at]:.1%}" for space in spaces] for at in spaces[0][key]}
+    rows["plain, drawn from noise"] = [f"{space['drawn']:.1%}" for space in spaces]
+    return [
+        f"Measured by `{command} --count {found['count']} --write` on {found['count']:,} test pictures, seed "
+        f"{found['seed']}, with the same noise for each autoencoder:",
+        "\n".join(
+            ["| |" + "".join(f" {space['name']} |" for space in spaces), "|---" * (1 + len(spaces)) + "|"]
+            + [f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items()]
+        ),
+        "Kept: digit, ink and paper are read as they were painted. Plain: one digit that the classifier is sure of, in "
+        f"one ink on one paper, which {found['real']:.1%} of the test pictures themselves are. The points between are "
+        "on the straight line from one latent to that of another picture; the noise that pictures are drawn from has "
+        "each channel's own mean and deviation.",
+    ]
 
 
 def _likelihood(found: dict[str, Any], command: str) -> str:
@@ -240,10 +292,13 @@ def _sweep(found: dict[str, Any], command: str) -> list[str]:
     ]
 
 
-def _limits(training: dict[str, Any], classifier: bool) -> str:
+def _limits(config: dict[str, Any], training: dict[str, Any], kind: str) -> str:
     data = OWN.get(training["data"]["name"], training["data"]["name"])
-    if classifier:
+    if kind == "classifier":
         return f"An instrument for {data}: it gives every picture one of its classes, even one that shows none."
+    if kind == "autoencoder":
+        beside = f" It is there to be compared with {config['beside']}." if config["beside"] else ""
+        return f"It knows {data} and nothing else, and has no denoiser: it makes no pictures of its own.{beside}"
     return (
         f"It knows {data} and nothing else: small pictures with the style and the biases of that collection. It is"
         " made for learning how diffusion works, not for data augmentation and not for decisions."

@@ -9,6 +9,7 @@ import torch
 import yaml
 from pydantic import Field
 
+from diffusion.autoencoder import AutoencoderConfig
 from diffusion.captions import VOCABULARY, Description
 from diffusion.classifier import ClassifierConfig
 from diffusion.conditioning import split
@@ -21,6 +22,7 @@ Positive = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
+AnyConfig = ModelConfig | AutoencoderConfig | ClassifierConfig
 UNREAD = ("one", "another")  # stands for classes that only the data knows, until it is read
 
 
@@ -78,7 +80,7 @@ class Recipe:
     """What recipe.yaml says.
 
     data: a key of DATASETS, OWN or PAINTED. held_out: combinations never painted, such as {digit: 7, ink: red}.
-    model: the sections of ModelConfig, or of ClassifierConfig for a classifier stage.
+    model: the sections of ModelConfig; of ClassifierConfig for a classifier stage, of AutoencoderConfig for vae alone.
     vae, denoiser, classifier: the stages, run in this order; a stage that is left out is not run.
     """
 
@@ -128,7 +130,7 @@ def read_recipe(path: Path, overrides: Mapping[str, Any]) -> tuple[Recipe, dict[
     return recipe, mapping
 
 
-def model_config(recipe: Recipe, classes: Sequence[str], where: str = "recipe") -> ModelConfig | ClassifierConfig:
+def model_config(recipe: Recipe, classes: Sequence[str], where: str = "recipe") -> AnyConfig:
     """The configuration of the model that a recipe trains on data of these classes.
 
     Raises ValueError in one sentence that begins with `where`.
@@ -137,13 +139,16 @@ def model_config(recipe: Recipe, classes: Sequence[str], where: str = "recipe") 
     kind = conditioner.get("kind", "words") if isinstance(conditioner, dict) else None
     classes = [] if kind == "none" else list(classes)
     known = {"name": recipe.name, "data": recipe.data} if recipe.classifier is None else {}
-    known |= {"classes": classes}
+    alone = [*recipe.stages] == ["vae"]
+    known |= {} if alone else {"classes": classes}
     if twice := sorted({*known, "engine"} & set(recipe.model)):
         raise ValueError(f"{where}: leave out 'model.{twice[0]}', it follows from the rest of the recipe.")
     if recipe.classifier:
         if len(classes) < 2:
             raise ValueError(f"{where}: a classifier needs two classes or more: one subfolder of pictures for each.")
         return parse(ClassifierConfig, recipe.model | known, f"{where}, model")
+    if alone:
+        return parse(AutoencoderConfig, recipe.model | known, f"{where}, model")
     if classes == [""]:
         raise ValueError(
             f"{where}: the pictures have no classes to be prompted by: sort them into one subfolder for each, or --set"
@@ -158,7 +163,7 @@ def model_config(recipe: Recipe, classes: Sequence[str], where: str = "recipe") 
     return parse(ModelConfig, recipe.model | known, f"{where}, model")
 
 
-def _unread(recipe: Recipe, where: str = "recipe") -> ModelConfig | ClassifierConfig:
+def _unread(recipe: Recipe, where: str = "recipe") -> AnyConfig:
     """The configuration as far as it is known before the data is read."""
     known = {name: source.classes for name, source in DATASETS.items()} | dict.fromkeys(PAINTED, ())
     return model_config(recipe, known.get(recipe.data, UNREAD), where)

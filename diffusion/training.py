@@ -21,16 +21,19 @@ import torch
 from torch import Tensor, nn
 
 from diffusion import checkpoints
+from diffusion.autoencoder import Autoencoder, AutoencoderConfig
 from diffusion.classifier import Classifier, ClassifierConfig
 from diffusion.config import dump
 from diffusion.data import Examples, batch_indices
-from diffusion.pipeline import Pipeline, with_codec_scale
+from diffusion.pipeline import ModelConfig, Pipeline, with_codec_scale
 from diffusion.recipe import Recipe, Stage, differences, identity, model_config
 from diffusion.request import Request
 
 LEVELS = 8  # rows of the loss-by-noise-level table
 COLUMNS = 20  # classes that the sample pictures show at most
 MEASURED = 4096  # pictures that the latents' spread is measured on where no two batches are alike
+MODELS = {ModelConfig: Pipeline, AutoencoderConfig: Autoencoder, ClassifierConfig: Classifier}
+"""What is built from each kind of configuration."""
 
 
 class Level(NamedTuple):
@@ -67,7 +70,7 @@ class Run:
         config = model_config(recipe, data.classes)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
-            self.model = Classifier(config) if isinstance(config, ClassifierConfig) else Pipeline(config)
+            self.model = MODELS[type(config)](config)
         self.model.to(device).eval().requires_grad_(False)
         self.losses = {name: torch.full((stage.steps,), math.nan) for name, stage in recipe.stages.items()}
         self.seconds = dict.fromkeys(recipe.stages, 0.0)
@@ -251,7 +254,7 @@ class Run:
             "stage": self.stage,
             "step": str(self.step),
             "recipe": json.dumps(identity(self.recipe, self.data)),
-            "codec": json.dumps(dump(self.model.config.codec)) if isinstance(self.model, Pipeline) else "",
+            "codec": json.dumps(dump(self.model.config.codec)) if "vae" in self.recipe.stages else "",
             "seconds": json.dumps(self.seconds),
         }
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self._tensors().items()}

@@ -482,3 +482,15 @@ def test_python_dash_m_runs_it(monkeypatch, capsys):
     with pytest.raises(SystemExit) as caught:
         runpy.run_module("diffusion", run_name="__main__")
     assert caught.value.code == 2 and "no such model" in capsys.readouterr().err
+
+
+def test_an_autoencoder_is_measured_beside_its_model(tmp_path, capsys):
+    """The one that ships, on few pictures; and it is neither swept nor held to prompts."""
+    flags = ["--data-dir", str(DATA), "--count", "20", "--json", str(tmp_path / "a.json")]
+    assert cli.main(["evaluate", "words-autoencoder", *flags]) == 0
+    found = json.loads((tmp_path / "a.json").read_text())["latents"]
+    assert "words-latent" in json.dumps(found) and "words-autoencoder" in json.dumps(found)
+    assert cli.main(["info", "words-autoencoder"]) == 0
+    assert "4 x 8 x 8" in capsys.readouterr().out
+    assert cli.main(["evaluate", "words-autoencoder", "--sweep", "--data-dir", str(DATA)]) == 2
+    assert "--sweep measures models, and words-autoencoder is an autoencoder." in capsys.readouterr().err

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from diffusion.data import DATASETS, OWN, ImageData, batch_indices, load, to_uint8, to_unit
+from diffusion.data import DATASETS, OWN, ImageData, Painted, batch_indices, load, to_uint8, to_unit
 
 DATA = Path(__file__).parent / "data"
 
@@ -172,3 +172,11 @@ def test_a_batch_is_its_callers_to_change():
 def test_empty_batches_are_refused(count, size):
     with pytest.raises(ValueError, match="at least one image"):
         batch_indices(count, size, 0, 0)
+
+
+def test_a_training_in_bf16_paints_as_finely_as_any():
+    digits, index = load("mnist", "test", DATA, download=False), torch.arange(16)
+    plain, captions = Painted(digits).batch(index, torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        same, said = Painted(digits).batch(index, torch.Generator().manual_seed(0))
+    assert torch.equal(plain, same) and captions == said

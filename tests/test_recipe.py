@@ -6,6 +6,7 @@ import pytest
 import torch
 import yaml
 
+from diffusion.autoencoder import AutoencoderConfig
 from diffusion.captions import VOCABULARY
 from diffusion.classifier import ClassifierConfig
 from diffusion.conditioning import UnconditionalConfig
@@ -82,6 +83,37 @@ def test_a_classifier_needs_classes(tmp_path):
     for classes in (("",), ("cat",)):
         with pytest.raises(ValueError, match="a classifier needs two classes or more"):
             model_config(recipe, classes)
+
+
+ALONE = {
+    "name": "alone",
+    "data": "folder",
+    "model": {"codec": {"kind": "vae", "image_size": 8, "sample_size": 8, "block_out_channels": [8, 8]}},
+    "vae": {"steps": 3, "warmup": 1},
+}
+
+
+def test_an_autoencoder_may_stand_alone(tmp_path):
+    recipe = read(tmp_path, ALONE, **{"model.beside": "mine", "model.codec.channels": 3})
+    assert image_shape(recipe) == (3, 8, 8)
+    for classes in (("",), ("cat", "dog")):
+        config = model_config(recipe, classes)
+        assert isinstance(config, AutoencoderConfig)
+        assert (config.name, config.data, config.beside, config.kind) == ("alone", "folder", "mine", "autoencoder")
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"model.network": {"sample_size": 8}}, "unknown key 'network'; the keys here are name, kind, codec, data"),
+        ({"model.codec.kind": "pixels"}, r"'codec\.kind'"),
+        ({"model.name": "other"}, r"leave out 'model\.name', it follows from the rest of the recipe"),
+        ({"model.beside": 3}, "'beside': input should be a valid string"),
+    ],
+)
+def test_what_an_autoencoder_alone_cannot_have(tmp_path, change, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        read(tmp_path, ALONE, **change)
 
 
 @pytest.mark.parametrize(

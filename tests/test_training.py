@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 import train
 from diffusion import checkpoints, data, training
+from diffusion.autoencoder import Autoencoder
 from diffusion.classifier import Classifier
 from diffusion.denoiser import Denoiser
 from diffusion.model_card import write_card
@@ -69,6 +70,12 @@ COLOUR = PIXELS | {
     "denoiser": {"steps": 8, "mirror": True, "batch": 4, "warmup": 1, "save_every": 3, "sample_every": 6},
 }
 CLASSIFIER = {"name": "judge", "model": {"width": 4}, "classifier": {"steps": 48, **STEPS}}
+ALONE = {
+    "name": "alone",
+    "title": "Only the autoencoder",
+    "model": {"codec": LATENT["model"]["codec"], "beside": "tiny"},
+    "vae": LATENT["vae"],
+}
 
 
 def write_recipe(folder: Path, recipe: dict) -> Path:
@@ -110,9 +117,9 @@ def one_thread():
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> dict[str, Path]:
-    """The output folders of two uninterrupted runs."""
+    """The output folders of three uninterrupted runs."""
     folders = {}
-    for recipe in (LATENT, CLASSIFIER):
+    for recipe in (LATENT, CLASSIFIER, ALONE):
         base = tmp_path_factory.mktemp(recipe["name"])
         assert run(write_recipe(base / "recipe", recipe), base / "out") == 0
         folders[recipe["name"]] = base / "out"
@@ -139,6 +146,38 @@ def test_the_folder_is_a_checkpoint_that_generates(finished):
     assert pipeline.decode(last.x0).shape == (2, 1, 28, 28)
     assert pipeline.decode(last.x0).isfinite().all()
     assert Classifier.load(finished["judge"])(torch.zeros(1, 1, 28, 28)).shape == (1, 10)
+
+
+def test_an_autoencoder_alone_is_that_of_the_model_whose_recipe_it_shares(finished):
+    """Same start, same batches, same noise: to change one setting is to compare nothing but that."""
+    folder, whole = finished["alone"], checkpoints.read(finished["tiny"])
+    autoencoder = Autoencoder.load(folder)
+    assert checkpoints.read(folder).config["kind"] == checkpoints.names(folder.parent)["out"] == "autoencoder"
+    assert (autoencoder.config.name, autoencoder.config.data, autoencoder.config.beside) == ("alone", "mnist", "tiny")
+    assert autoencoder.config.codec.scaling_factor == whole.config["codec"]["scaling_factor"] != 1
+    for name, tensor in checkpoints.read(folder).tensors.items():
+        assert torch.equal(tensor, whole.tensors[name]), name
+    image = data.to_unit(data.load("mnist", "train", DATA).images[:2])
+    assert torch.equal(autoencoder.reconstruct(image), Pipeline.load(finished["tiny"]).reconstruct(image))
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    for expected in ("image-feature-extraction", "# Only the autoencoder", 'Autoencoder.load("alone")', "with tiny."):
+        assert expected in text
+    assert (folder / "samples.png").is_file()
+
+
+def test_a_finished_autoencoder_is_not_overwritten_and_other_weights_are_another_recipe(finished, tmp_path, capsys):
+    path, output = write_recipe(tmp_path / "recipe", ALONE), finished["alone"]
+    assert run(path, output) == 2
+    assert "go on with --resume, or give another --output" in capsys.readouterr().err
+    assert run(path, output, "--resume") == 0
+    assert "alone is finished" in capsys.readouterr().out
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / train.STATE).write_bytes((output / train.STATE).read_bytes())
+    assert run(path, tmp_path / "out", "--resume", "--set", "vae.kl_weight=1e-8") == 2
+    assert "vae.kl_weight is 1e-08 but was 0.001" in capsys.readouterr().err
+    assert run(path, tmp_path / "dry", "--dry-run") == 0
+    printed = capsys.readouterr().out
+    assert "vae: 48 steps" in printed and "codec: " in printed
 
 
 def test_the_latent_scale_is_measured_and_stored(finished):
@@ -200,9 +239,10 @@ def test_reports_carry_the_loss_by_noise_level(tmp_path):
 # ---------------------------------------------------------------- stopping and resuming
 
 
-@pytest.mark.parametrize("stage", ["vae", "denoiser", "classifier"])
-def test_a_killed_run_resumes_bit_for_bit(stage, finished, tmp_path):
-    recipe = CLASSIFIER if stage == "classifier" else LATENT
+@pytest.mark.parametrize(
+    ("recipe", "stage"), [(LATENT, "vae"), (LATENT, "denoiser"), (CLASSIFIER, "classifier"), (ALONE, "vae")]
+)
+def test_a_killed_run_resumes_bit_for_bit(recipe, stage, finished, tmp_path):
     path, output = write_recipe(tmp_path / "recipe", recipe), tmp_path / "out"
     flags = ["--data-dir", str(DATA), "--output", str(output), "--device", "cpu", "--threads", "1"]
     process = subprocess.Popen(

@@ -78,9 +78,9 @@ def through(studio: Studio, picture: np.ndarray, when: str = "") -> tuple[str, s
     )
     worst = f"Mean {difference.mean():.1f}, largest {difference.max()} of 255"
     panes = (
-        _figure("Original", f"{picture.size} numbers", original, f"Read as {html.escape(_reading(before))}"),
+        _figure("Original", f"{picture.size} numbers", original, f"Read as {html.escape(seen(before))}"),
         _figure("Latent", f"{shape} = {z[0].numel()}", _maps(z[0].cpu().numpy())),
-        _figure("Reconstruction", "from the latent alone", copy, f"Read as {html.escape(_reading(after))}"),
+        _figure("Reconstruction", "from the latent alone", copy, f"Read as {html.escape(seen(after))}"),
         _figure("Difference", f"absolute, {GAIN} × as bright", gap, worst),
     )
     facts = {
@@ -88,7 +88,7 @@ def through(studio: Studio, picture: np.ndarray, when: str = "") -> tuple[str, s
         f"Bytes ({str(z.dtype).removeprefix('torch.')})": f"{picture.nbytes} → {z[0].nbytes}",
         "PSNR": _decibels(psnr(rebuilt, image)),
         "SSIM": f"{ssim(rebuilt, image):.4f}",
-        "The classifier reads": " → ".join(html.escape(each.label) if each else "–" for each in (before, after)),
+        "Read as": " → ".join(html.escape(each.beside("")) if each else "–" for each in (before, after)),
     }
     rows = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts.items())
     return (
@@ -130,8 +130,11 @@ def _img(pixels: np.ndarray, alt: str) -> str:
     )
 
 
-def _reading(reading: Reading | Seen | None) -> str:
-    return reading.said if reading else "nothing, without a classifier"
+def seen(reading: Reading | Seen | None) -> str:
+    """A reading in a few words: the class and how sure it is, of painted pictures the digit and its colours."""
+    if reading is None:
+        return "nothing, without a classifier"
+    return reading.beside("") if isinstance(reading, Seen) else reading.said
 
 
 def _decibels(value: float) -> str:
@@ -161,7 +164,7 @@ def walk(studio: Studio, first: np.ndarray, second: np.ndarray) -> dict[str, Any
         secrets.token_hex(4),
         {"Through the latent space": to_pictures(decoded), "Cross-fade of the pixels": to_pictures(faded)},
         captions=[
-            f"The latent's picture is read as {_reading(way)}, the cross-fade as {_reading(fade)}."
+            f"The latent's picture is read as {seen(way)}, the cross-fade as {seen(fade)}."
             for way, fade in zip(readings[:POINTS], readings[POINTS:], strict=True)
         ],
         formulas=[f"z = {p:.2f}·z₁ + {q:.2f}·z₂,  {angle.rad2deg():.0f}° apart" for p, q in arc.tolist()],
@@ -219,7 +222,7 @@ def denoised(studio: Studio, seed: int, when: str = "") -> Iterator[tuple[Any, A
 
 
 def _readings(studio: Studio, pictures: Tensor) -> str:
-    return ", ".join(map(_reading, studio.read(pictures)))
+    return ", ".join(map(seen, studio.read(pictures)))
 
 
 @torch.no_grad()
@@ -239,7 +242,7 @@ def neighbours(z: Tensor) -> float:
 
 @torch.no_grad()
 def reason(studio: Studio) -> tuple[str, str]:
-    """What tells the encoder's latents from noise, measured on the app's test pictures: an HTML table and a note."""
+    """What tells the encoder's latents from noise, measured on the app's examples: an HTML table and a note."""
     pictures = studio.examples[:, :SAMPLE].reshape(-1, *studio.examples.shape[2:])
     real = studio.pipeline.codec.encode(torch.stack([to_image(p) for p in pictures]).to(studio.pipeline.device))
     noise = Noise(range(len(real)))(real)
@@ -255,6 +258,6 @@ def reason(studio: Studio) -> tuple[str, str]:
     return (
         "<table><thead><tr><td></td><th scope='col'>Real latents</th><th scope='col'>Noise</th></tr></thead>"
         f"<tbody>{''.join(rows)}</tbody></table>",
-        f"<p>Measured when the model was opened, on {len(real)} test pictures and {len(real)} draws of noise. A round "
+        f"<p>Measured when the model was opened, on {len(real)} examples and {len(real)} draws of noise. A round "
         "trip decodes a latent and encodes the picture again.</p>",
     )

@@ -3,12 +3,15 @@
 import base64
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pair
 import pytest
+import tiny
 import torch
 import yaml
 from axe_playwright_python.sync_playwright import Axe
@@ -19,7 +22,9 @@ from diffusion.evaluation import psnr, ssim
 from diffusion.export import enlarge, read_picture, to_digit, to_image, to_pictures
 from diffusion.noise import Noise
 from diffusion.pipeline import Pipeline
-from diffusion.ui import latents
+from diffusion.ui import build_app, latents, launch_kwargs, variational
+from diffusion.ui.shelf import Shelf
+from diffusion.ui.studio import Studio
 from diffusion.ui.tabs import vae
 from diffusion.ui.widgets import tile
 
@@ -239,6 +244,87 @@ def test_noise_leaves_for_pictures(app: Page, pipeline: Pipeline) -> None:
     assert np.abs(pane(noise, 1).astype(int) - pane(noise, 0)).mean() < 1
     lost += [int(found) for found in re.findall(r"(\d+)% of the latent", noise.locator(".caption").inner_text())]
     assert lost[0] < lost[1]
+
+
+@pytest.fixture(scope="module")
+def painter() -> Studio:
+    """A model of painted pictures, not trained."""
+    return pair.own()
+
+
+@pytest.fixture(scope="module")
+def lesson(
+    painter: Studio, serve: Callable[..., str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, torch.nn.Module]]:
+    """The address of an app whose model has a counterpart, and that counterpart's codec."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    other = pair.write(folder, "other")
+    pair.measured(folder, "other")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(variational, "counterpart", partial(variational.counterpart, under=folder))
+        shelf = Shelf(painter, ["plain"], partial(tiny.studio, limits=painter.limits))
+        yield serve(build_app(shelf), **launch_kwargs(shelf.limits)), other.codec
+
+
+def test_two_autoencoders_side_by_side(
+    page: Page, errors: list[str], painter: Studio, lesson: tuple[str, torch.nn.Module]
+) -> None:
+    address, other = lesson
+    codecs = painter.pipeline.codec, other
+    visit(page, address)
+    first = painter.nth(vae.FIRST[1])[vae.FIRST[0]]
+    line, rising = page.locator("#vae-why-between"), page.locator("#vae-why-noised")
+    for player in (line, rising):
+        expect(player.locator("[data-done='1']")).to_have_attribute("data-frames", str(variational.POINTS))
+        player.get_by_role("slider").press("Home")
+        assert [label.strip() for label in player.locator(".panes").inner_text().splitlines() if label.strip()] == [
+            *variational.titles(pair.SURVEY)
+        ]
+
+    def drawn(picture: np.ndarray, codec: torch.nn.Module) -> np.ndarray:
+        with torch.no_grad():
+            return to_pictures(codec.decode(codec.encode(to_image(picture)[None])))[0, ..., 0].astype(int)
+
+    for index, codec in enumerate(codecs):
+        assert np.abs(pane(line, index) - drawn(first, codec)).max() <= 1
+        assert np.abs(pane(rising, index) - drawn(first, codec)).max() <= 1
+    third = painter.nth(vae.SECOND[1])[3]
+    pick(page, "goal", painter.kinds[3])
+    expected = drawn(third, other)
+    for _ in range(200):
+        line.get_by_role("slider").press("End")
+        if np.abs(pane(line, 1) - expected).max() <= 1:
+            break
+        page.wait_for_timeout(50)
+    assert np.abs(pane(line, 0) - drawn(third, codecs[0])).max() <= 1
+    assert np.abs(pane(line, 1) - expected).max() <= 1
+    expect(page.locator("#vae-why-table tbody tr")).to_have_count(10)
+    expect(page.locator("#vae-why")).to_contain_text("16% of the pairs")
+
+
+def test_a_model_without_counterpart_has_no_lesson(
+    page: Page, errors: list[str], app_url: str, lesson: tuple[str, torch.nn.Module]
+) -> None:
+    visit(page, app_url)
+    expect(page.locator("#vae-why")).to_be_hidden()
+    visit(page, lesson[0])
+    expect(page.locator("#vae-why")).to_be_visible()
+    page.locator("#model input").click()
+    page.get_by_role("option", name="plain", exact=True).click()
+    expect(page.locator("#vae-absent")).to_contain_text("plain has no autoencoder")
+    expect(page.locator("#vae-why")).to_be_hidden()
+
+
+@pytest.mark.parametrize(("width", "theme"), [(1280, "light"), (390, "dark")])
+def test_the_lesson_is_accessible_and_fits(
+    page: Page, errors: list[str], lesson: tuple[str, torch.nn.Module], width: int, theme: str
+) -> None:
+    page.set_viewport_size({"width": width, "height": 844})
+    visit(page, lesson[0], theme)
+    expect(page.locator("#vae-why-noised [data-done='1']")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    results = Axe().run(page, context={"include": [["#vae-why"]]}, options=WCAG)
+    assert results.violations_count == 0, results.generate_report()
 
 
 def test_the_explanation_states_the_recipe(app: Page) -> None:

@@ -12,6 +12,7 @@ import gradio as gr
 import numpy as np
 
 from diffusion.export import read_picture
+from diffusion.ui import variational
 from diffusion.ui.controls import ENGINE, MAX_UI_SEED, Shown, explain
 from diffusion.ui.lab import Lab
 from diffusion.ui.latents import CSS, denoised, reason, through, walk
@@ -35,20 +36,20 @@ def shown(studio: Studio) -> Shown:
         "nth": {"value": FIRST[1]},
         "goal_nth": {"value": SECOND[1]},
     }
-    if not (studio.latent and studio.drawable):
+    if not studio.latent:
         texts = ("lead", "panes", "facts", "status", "walk", "noise_lead", "noise", "noise_status", "reason", "note")
-        if studio.latent:
-            why = f"{studio.name} makes other pictures than this tab can take apart: grey ones of 28 × 28."
-        else:
-            why = f"{studio.name} has no autoencoder to take apart: it diffuses the pixels themselves."
+        why = f"{studio.name} has no autoencoder to take apart: it diffuses the pixels themselves."
         return {
             "absent": {"value": f"<p>{html.escape(why)} Choose another model in the menu above.</p>", "visible": True},
             "room": {"visible": False},
             **{name: {"value": None} for name in texts},
             **{name: {"value": None} for name in ("first", "second")},
             **pickers,
+            **variational.shown(studio, None, None),
         }
-    pixels, numbers = math.prod(studio.pipeline.codec.image_shape), math.prod(studio.pipeline.codec.latent_shape)
+    codec = studio.pipeline.codec
+    pixels, numbers = math.prod(codec.image_shape), math.prod(codec.latent_shape)
+    what = "pixels" if codec.image_shape[0] == 1 else "colour values"
     pictures = studio.nth(FIRST[1])[one], studio.nth(SECOND[1])[other]
     panes, facts, status = through(studio, pictures[0], OPENING)
     *_, (sampled, cost) = denoised(studio, OPENING_SEED, OPENING)
@@ -57,7 +58,7 @@ def shown(studio: Studio) -> Shown:
         "absent": {"visible": False},
         "room": {"visible": True},
         "lead": {
-            "value": f"The denoiser works on latents: an encoder turns {pixels} pixels into {numbers} numbers, and a "
+            "value": f"The denoiser works on latents: an encoder turns {pixels} {what} into {numbers} numbers, and a "
             f"decoder draws a picture from those alone. Pick a {studio.noun} and see what survives."
         },
         "first": {"value": pictures[0]},
@@ -75,12 +76,14 @@ def shown(studio: Studio) -> Shown:
         "reason": {"value": table},
         "note": {"value": note},
         **pickers,
+        **variational.shown(studio, *pictures),
     }
 
 
 @dataclass(frozen=True)
 class Handles:
-    """The tab's components; whoever sets `first` or `second` to a picture, uint8 (28, 28), shows it.
+    """The tab's components; whoever sets `first` or `second` to a picture of the model's size, uint8 (H, W) or
+    (H, W, 3), shows it.
 
     The event that sets them must be queued: Gradio announces a state's change to no other.
     """
@@ -108,6 +111,7 @@ class Handles:
     noise_status: gr.HTML
     reason: gr.HTML
     note: gr.HTML
+    why: variational.Lesson
 
     shown = staticmethod(shown)
 
@@ -149,7 +153,7 @@ def build(shelf: Shelf) -> Handles:
                     another_goal = gr.Button("Another to walk to", elem_id="vae-another-goal")
                     gr.Markdown(
                         "The way is an arc, not a straight line. Two pictures' latents stand nearly at right angles, "
-                        "and a line would cut the corner: its middle is about a quarter shorter than either, and "
+                        "and a line would cut the corner: its middle is a quarter or more shorter than either, and "
                         "strokes fade. The left ends are the two reconstructions, the right ends the two originals.",
                         elem_classes="lab-note",
                     )
@@ -168,17 +172,18 @@ def build(shelf: Shelf) -> Handles:
                     gr.Markdown(
                         "### Why they differ\n\n"
                         "The decoder has learnt to draw from what the encoder makes, and that fills only part of the "
-                        "space: some cells hardly ever move, neighbours go together. Noise keeps to none of it, and "
-                        "scraps come out. Finding the way to the part where pictures are is the denoiser's whole job."
+                        "space: some cells move less than others, neighbours go together. Noise keeps to none of it, "
+                        "and scraps come out. Finding the way to where pictures are is the denoiser's whole job."
                     )
                     reason_table = gr.HTML(
                         **now["reason"], elem_classes="lab-table", apply_default_css=False, elem_id="vae-reason"
                     )
                     note = gr.HTML(**now["note"], elem_classes="lab-note")
+            why = variational.build(now)
             explain("How the autoencoder works", "vae")
     return Handles(
         tab, absent, room, lead, first, second, picker, another, upload, nth, panes, facts, status, goal, another_goal,
-        goal_nth, player, again, noise_lead, noise, noise_status, reason_table, note,
+        goal_nth, player, again, noise_lead, noise, noise_status, reason_table, note, why,
     )  # fmt: skip
 
 
@@ -226,5 +231,9 @@ def wire(shelf: Shelf, lab: Lab) -> None:
     gr.on(
         [own.first.change, own.second.change], shelf.on(walked), [lab.model, own.first, own.second], own.walk,
         trigger_mode="always_last", api_name="_vae_walk", **quiet, **ENGINE,
+    )  # fmt: skip
+    gr.on(
+        [own.first.change, own.second.change], shelf.on(variational.films), [lab.model, own.first, own.second],
+        [own.why.between, own.why.noised], trigger_mode="always_last", api_name="_vae_why", **quiet, **ENGINE,
     )  # fmt: skip
     own.again.click(shelf.on(drawn), lab.model, [own.noise, own.noise_status], api_name="_vae_noise", **quiet, **ENGINE)
