@@ -19,6 +19,7 @@ from tqdm import tqdm
 from diffusion import checkpoints, data, export
 from diffusion.autoencoder import Autoencoder
 from diffusion.classifier import Classifier
+from diffusion.conditioning import unread
 from diffusion.pipeline import Pipeline, choose_device
 from diffusion.request import MAX_COUNT, Request, check_number
 from diffusion.samplers import SAMPLERS
@@ -46,6 +47,9 @@ def generate(args: argparse.Namespace) -> None:
         # A film is made of one run, and a PNG's settings are one request.
         _check_picture(out, count, first.count if film else MAX_COUNT, pipeline, columns)
     _note_differences(like, export.settings(first, pipeline))
+    prompts = [prompt for request in requests for prompt in (*request.prompts, *request.negatives)]
+    for sentence in unread(pipeline.conditioner, prompts):
+        print(f"note: {sentence}", file=sys.stderr)
     began = time.perf_counter()
     pictures, frames, calls = _run(pipeline, requests, columns, args.frames if film else None)
     seconds = time.perf_counter() - began

@@ -193,3 +193,18 @@ class Unconditional(nn.Module):
         if prompt := next(filter(None, prompts), None):
             raise ValueError(f'The model is unconditional: it takes no prompt, so leave out "{prompt:.40}".')
         return torch.zeros(len(prompts), 0, 0)
+
+
+def unread(conditioner: nn.Module, prompts: Sequence[str]) -> list[str]:
+    """A sentence on each word that a conditioner passes over, with known ones spelt alike, and on what is too long."""
+    if not conditioner.sentences:
+        return []
+    found = [conditioner.understand(prompt) for prompt in dict.fromkeys(prompts)]
+    sentences = []
+    for word in dict.fromkeys(word[:24] for heard in found for word in heard.unknown):
+        close = conditioner.nearest(word)
+        sentences.append(f"It does not know “{word}”" + (f"; did you mean {' or '.join(close)}?" if close else "."))
+    dropped = dict.fromkeys(word[:24] for heard in found for word in heard.dropped)
+    if dropped:
+        sentences.append(f"It reads {conditioner.room}; past them were {', '.join([*dropped][:8])}.")
+    return sentences[:6]

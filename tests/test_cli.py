@@ -494,3 +494,12 @@ def test_an_autoencoder_is_measured_beside_its_model(tmp_path, capsys):
     assert "4 x 8 x 8" in capsys.readouterr().out
     assert cli.main(["evaluate", "words-autoencoder", "--sweep", "--data-dir", str(DATA)]) == 2
     assert "--sweep measures models, and words-autoencoder is an autoencoder." in capsys.readouterr().err
+
+
+def test_words_that_a_model_passes_over_are_named(tmp_path, capsys):
+    flags = ["--checkpoint", "words-latent", "--steps", "1", "--out", str(tmp_path / "nine.png")]
+    assert cli.main(["generate", *flags, "--prompt", "a fat bleu nine", "--negative", "something"]) == 0
+    said = capsys.readouterr().err
+    assert "note: It does not know “bleu”; did you mean blue?" in said and "note: It does not know “something”" in said
+    assert cli.main(["generate", *flags, "--prompt", "a fat blue nine"]) == 0
+    assert "note" not in capsys.readouterr().err

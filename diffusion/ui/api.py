@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from diffusion import __version__
+from diffusion.conditioning import unread
 from diffusion.evaluation import psnr, ssim
 from diffusion.export import (
     enlarge,
@@ -58,8 +59,8 @@ def register(shelf: Shelf) -> None:
         """Makes pictures from noise.
 
         Args:
-            prompt: what to draw: the name of a class, see info, or nothing for any.
-            negative: what to steer away from: the name of a class, or nothing.
+            prompt: what to draw: the name of a class or a sentence, see info, or nothing for any.
+            negative: what to steer away from: likewise.
             count: how many pictures.
             steps: how many levels of noise to walk down.
             sampler: how to walk; info lists the names.
@@ -91,10 +92,10 @@ def register(shelf: Shelf) -> None:
 
         Args:
             image: a PNG, JPEG or WebP to start from; a digit is cut out and centred first.
-            prompt: what it shall become: the name of a class, see info, or nothing for any.
+            prompt: what it shall become: the name of a class or a sentence, see info, or nothing for any.
             strength: how much of the way down from pure noise is walked, 0 to 1; 0 only reconstructs.
             mask: a picture, bright where the image is made anew; the image is then taken as it is. None: everywhere.
-            negative: what to steer away from: the name of a class, or nothing.
+            negative: what to steer away from: likewise.
             count: how many pictures.
             steps: how many levels of noise the whole way has.
             sampler: how to walk; info lists the names.
@@ -152,8 +153,8 @@ def register(shelf: Shelf) -> None:
             checkpoint: which model.
 
         Returns:
-            A JSON of all checkpoints; of this one its weights, classes and defaults; of the samplers, and of the limits
-            of one request.
+            A JSON of all checkpoints; of this one its weights, classes or examples of the sentences that it reads, and
+            defaults; of the samplers, and of the limits of one request.
         """
         studio = shelf[checkpoint]
         return {
@@ -163,6 +164,7 @@ def register(shelf: Shelf) -> None:
             "device": studio.pipeline.device.type,
             "engine": __version__,
             "classes": list(studio.classes),
+            "sentences": list(studio.suggestions) if studio.sentences else [],
             "image_shape": list(studio.pipeline.codec.image_shape),
             "defaults": studio.defaults,
             "samplers": {name: {"title": kind.title, "note": kind.note} for name, kind in SAMPLERS.items()},
@@ -188,12 +190,14 @@ def _make(studio: Studio, wanted: Request) -> Iterator[Answer]:
         path = Path(folder) / "pictures.png"
         recorded = settings(wanted, studio.pipeline)
         save_png(path, result.pictures, recorded)
-        yield _file(path), _facts(result, recorded)
+        yield _file(path), _facts(studio, result, recorded)
 
 
-def _facts(result: Result, recorded: dict[str, Any]) -> dict[str, Any]:
+def _facts(studio: Studio, result: Result, recorded: dict[str, Any]) -> dict[str, Any]:
+    wanted = result.request
     return {
         "readings": [_said(reading) for reading in result.readings],
+        "unread": unread(studio.pipeline.conditioner, (*wanted.prompts, *wanted.negatives)),
         "settings": recorded,
         "calls": result.calls,
         "seconds": round(result.seconds, 3),

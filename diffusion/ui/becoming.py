@@ -16,12 +16,12 @@ import torch
 from PIL import Image
 
 from diffusion import export
+from diffusion.conditioning import unread
 from diffusion.request import Request
 from diffusion.samplers import SAMPLERS, Step
 from diffusion.ui import controls
 from diffusion.ui.readings import Reading, Seen
 from diffusion.ui.studio import Result, Studio, paced
-from diffusion.ui.verdict import unread
 from diffusion.ui.widgets import Masked, film, frame, grid
 from diffusion.ui.wording import announced, article, counted, duration
 
@@ -219,7 +219,7 @@ def account(studio: Studio, result: Result) -> str:
     request, reading = result.request, result.readings[0]
     kept = "" if request.mask is None else f" {int((request.mask == 0).sum())} pixels are yours, unchanged."
     cost = f"{counted(result.calls, 'network call')}, {result.seconds:.1f} s."
-    strange = "".join(f" {sentence}" for sentence in unread(studio, request.prompts))
+    strange = "".join(f" {sentence}" for sentence in unread(studio.pipeline.conditioner, request.prompts))
     return f"{cost}{_said(reading)}{strange}{kept} Weights {studio.about}."
 
 

@@ -14,12 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diffusion.attention import watch
+from diffusion.conditioning import unread
 from diffusion.export import to_pictures
 from diffusion.request import Request, Travel, Turn, check_number
 from diffusion.samplers import SAMPLERS, Step
 from diffusion.ui.controls import request, whole
 from diffusion.ui.studio import Result, Studio, paced
-from diffusion.ui.verdict import account, judged, progress, unread
+from diffusion.ui.verdict import account, judged, progress
 from diffusion.ui.widgets import film, frame, grid
 from diffusion.ui.wording import announced, counted
 
@@ -170,10 +171,9 @@ def travelled(studio: Studio, result: Result) -> tuple[dict[str, Any], dict[str,
     captions = [f"{share}{name and f': reads as {name}'}." for share, name in zip(shares, said, strict=True)]
     steps = sum(one != other for one, other in pairwise(said))
     turns = f"What it reads as changes {counted(steps, 'time')} on the way. " if any(said) else ""
-    status = (
-        f"{turns}{counted(result.calls, 'network call')} for all {result.request.count} pictures, "
-        f"{result.seconds:.1f} s. {' '.join(unread(studio, (result.request.prompts[0], travel.prompt)))}"
-    )
+    cost = f"{counted(result.calls, 'network call')} for all {result.request.count} pictures, {result.seconds:.1f} s."
+    strange = unread(studio.pipeline.conditioner, (result.request.prompts[0], travel.prompt))
+    status = " ".join([f"{turns}{cost}", *strange])
     way = film(
         uuid.uuid4().hex[:8], {"On the way": result.pictures}, captions=captions, ends=("this prompt", "the other")
     )
@@ -235,7 +235,7 @@ def forked(studio: Studio, result: Result, trace: Sequence[Step], run: str) -> t
     same = f"Both read as {kept}. " if kept == changed else f"One reads as {kept}, the other as {changed}. "
     said = same if kept else ""
     cost = f"{counted(result.calls, 'network call')} for both, {result.seconds:.1f} s."
-    return movie, announced(" ".join([f"{said}{cost}", *unread(studio, wanted.turn.prompts)]))
+    return movie, announced(" ".join([f"{said}{cost}", *unread(studio.pipeline.conditioner, wanted.turn.prompts)]))
 
 
 def _branches(studio: Studio, wanted: Request, steps: Sequence[Step]) -> dict[str, np.ndarray]:

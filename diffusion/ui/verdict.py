@@ -1,9 +1,9 @@
 """What is read back from a result: in the grid picture by picture, and in a sentence."""
 
 import html
-from collections.abc import Sequence
 from typing import Any
 
+from diffusion.conditioning import unread
 from diffusion.request import Request
 from diffusion.samplers import SAMPLERS, Step
 from diffusion.ui.readings import Reading, Seen, verdict
@@ -38,7 +38,9 @@ def account(studio: Studio, result: Result, opening: str = "") -> str:
     """The status of a result: how it reads and, in a second line, what it cost and what made it."""
     cost = f"{opening}{result.calls} network calls, {result.seconds:.1f} s, {seeds(result.request)}, {studio.about}."
     prompts = result.request.prompts
-    said = html.escape(" ".join([verdict(prompts, result.readings, studio.noun), *unread(studio, prompts)]))
+    said = html.escape(
+        " ".join([verdict(prompts, result.readings, studio.noun), *unread(studio.pipeline.conditioner, prompts)])
+    )
     return f'<p role="status"><strong>{said}</strong></p><p>{html.escape(cost)}</p>'
 
 
@@ -52,19 +54,3 @@ def progress(studio: Studio, wanted: Request, step: Step) -> str:
         f' <span aria-hidden="true">{now}</span></p>'
         f'<p aria-hidden="true">{html.escape(about)}</p>'
     )
-
-
-def unread(studio: Studio, prompts: Sequence[str]) -> list[str]:
-    """A sentence on each word that a model passed over, with known ones spelt alike, and on what was too long."""
-    if not studio.sentences:
-        return []
-    reader = studio.pipeline.conditioner
-    found = [reader.understand(prompt) for prompt in dict.fromkeys(prompts)]
-    sentences = []
-    for word in dict.fromkeys(word[:24] for heard in found for word in heard.unknown):
-        close = reader.nearest(word)
-        sentences.append(f"It does not know “{word}”" + (f"; did you mean {' or '.join(close)}?" if close else "."))
-    dropped = dict.fromkeys(word[:24] for heard in found for word in heard.dropped)
-    if dropped:
-        sentences.append(f"It reads {reader.room}; past them were {', '.join([*dropped][:8])}.")
-    return sentences[:6]
