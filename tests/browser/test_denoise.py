@@ -98,7 +98,7 @@ def test_runs_then_scrubs_without_the_server(denoise: Page, still: Callable[[], 
         calls.append(re.search(r"(\d+) network call", player.locator(".caption").inner_text())[1])
     assert len(seen) == 9
     assert calls == [str(k) for k in range(1, 9)]
-    expect(player.locator(".caption")).to_contain_text(re.compile(r"The classifier reads the prediction as \d, \d+ %"))
+    expect(player.locator(".caption")).to_contain_text(re.compile(r"The prediction reads as \d, \d+ %"))
     expect(player.locator(".curves b")).to_have_text(["0", "∞"])
     denoise.wait_for_timeout(300)
     assert requests == []
