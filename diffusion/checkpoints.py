@@ -11,16 +11,18 @@ from contextlib import suppress
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from diffusion import __version__
+from diffusion.weights import read_tensors
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+SAFETENSORS = ".safetensors"
 FILES = (CONFIG, WEIGHTS, "recipe.yaml", "README.md", "samples.png", "training.json", "metrics.json")
 """All that is ever fetched from the Hub; the first two are required."""
 
@@ -39,6 +41,7 @@ SETTINGS = {
     r"encoder\.conv_in\.weight 1|decoder\.conv_out\..* 0|stem\.0\.weight 1": "channels",
     r"conv_in\.weight 1": "in_channels",
     r"conv_out\..* 0": "out_channels",
+    r"coder\.(down|up)_blocks\.": "block_out_channels",
     r"up_blocks\.": "skips",
     r"^(embeddings|encoder\.layers|final_layer_norm)\.": "hidden_size, num_hidden_layers or vocab_size",
     r"conditioner\.|head\..* 0": "classes",
@@ -63,17 +66,25 @@ REASONS = {
 
 
 class Checkpoint(NamedTuple):
-    """What a checkpoint folder holds: its settings, and its tensors by name with floating ones as float32."""
+    """What a checkpoint holds: its settings, and its tensors by name with floating ones as float32.
+
+    ignored: the tensors of others' files that no picture needs, each with the reason.
+    """
 
     folder: Path
     config: dict[str, Any]
     tensors: dict[str, Tensor]
+    ignored: Mapping[str, str] = MappingProxyType({})
 
 
 def write(
-    folder: str | Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor], dtype: torch.dtype = torch.float16
+    folder: str | Path,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    dtype: torch.dtype = torch.float16,
+    weights: str = WEIGHTS,
 ) -> None:
-    """Write config.json and model.safetensors; whatever interrupts it, each is afterwards the old file or the new one.
+    """Write config.json and `weights`; whatever interrupts it, each is afterwards the old file or the new one.
 
     Floating tensors are stored as `dtype`, all others as they are.
 
@@ -84,7 +95,7 @@ def write(
     text = json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    contents = {WEIGHTS: save(stored, metadata={"format": "pt"}), CONFIG: text.encode()}
+    contents = {weights: save(stored, metadata={"format": "pt"}), CONFIG: text.encode()}
     for name, content in contents.items():
         replace_file(folder / name, content)
 
@@ -153,9 +164,7 @@ def find(
     Raises:
         ValueError: there is no such folder or repository, or it lacks one of `required`; `what` it is called then.
     """
-    path = Path(reference).expanduser()
-    if names_under and isinstance(reference, str) and path.name == reference and (names_under / path).is_dir():
-        path = names_under / path
+    path = local(reference, names_under)
     if path.is_dir():
         for name in required:
             if not (path / name).is_file():
@@ -173,6 +182,45 @@ def find(
     raise ValueError(f"No {what} '{reference}': give {choices}.")
 
 
+def listing(reference: str | Path, names_under: Path | None = CHECKPOINTS) -> set[str]:
+    """The files that the folder or repository of a reference has, and those in its subfolders; none if it has neither.
+
+    Raises:
+        ValueError: the Hub cannot be asked, and nothing is here.
+    """
+    path = local(reference, names_under)
+    if path.is_dir():
+        return _files(path)
+    if path.is_file() or not (isinstance(reference, str) and (hub := HUB_ID.fullmatch(reference))):
+        return set()
+    import huggingface_hub
+    from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled
+
+    repo, revision = hub["repo"], hub["revision"]
+    try:
+        info = huggingface_hub.HfApi().model_info(repo, revision=revision, timeout=10)
+        return {file.rfilename for file in info.siblings}
+    except (HTTPError, OfflineModeIsEnabled, ValueError) as error:
+        try:
+            # The patterns are of what must be there, which is nothing.
+            cached = partial(huggingface_hub.snapshot_download, local_files_only=True, allow_patterns=[])
+            return _files(Path(cached(repo, revision=revision)))
+        except (FileNotFoundError, ValueError):
+            raise ValueError(_reason(error, reference)) from error
+
+
+def _files(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in (*folder.glob("*"), *folder.glob("*/*")) if path.is_file()}
+
+
+def local(reference: str | Path, names_under: Path | None = CHECKPOINTS) -> Path:
+    """The folder or file that a reference is on this disk, or would be."""
+    path = Path(reference).expanduser()
+    if names_under and isinstance(reference, str) and path.name == reference and (names_under / path).is_dir():
+        return names_under / path
+    return path
+
+
 def _download(
     name: str, repo: str, revision: str | None, files: Collection[str], required: Collection[str], what: str
 ) -> Path:
@@ -182,7 +230,7 @@ def _download(
 
     fetch = partial(hub.snapshot_download, repo, revision=revision, allow_patterns=[*files])
     wanted = [file for file in required if file in files]
-    weights = [file for file in wanted if file.endswith(WEIGHTS)]
+    weights = [file for file in wanted if file.endswith(SAFETENSORS)]
     try:
         info = hub.HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=10)
     except (HTTPError, OfflineModeIsEnabled, ValueError) as error:
@@ -272,14 +320,14 @@ def _reason(error: BaseException, name: str) -> str:
 def _lacks(where: str, name: str, present: Iterable[str], required: Iterable[str], what: str) -> str:
     beside = (Path(file) for file in present if Path(file).parent == Path(name).parent)
     pickles = sorted(str(path) for path in beside if path.suffix in PICKLES)
-    if name.endswith(WEIGHTS) and pickles:
+    if name.endswith(SAFETENSORS) and pickles:
         return f"{where} has only a pickle ({pickles[0]}), which can run code: convert it with safetensors' save_file."
     return f"{where} has no {name}; a {what} is a folder with {' and '.join(required)}."
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """A folder's config.json; ValueError where it is damaged or written by a newer engine."""
-    path = folder / CONFIG
+def read_config(folder: Path, name: str = CONFIG) -> dict[str, Any]:
+    """A folder's settings; ValueError where they are damaged or written by a newer engine."""
+    path = folder / name
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # JSON or UTF-8
@@ -296,25 +344,8 @@ def _version(text: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", text)[:2]]  # a patch release never changes the format
 
 
-def read_tensors(path: Path, prefix: str = "") -> dict[str, Tensor]:
-    """The tensors of a safetensors file whose names begin with `prefix`, floating ones as float32.
-
-    Raises:
-        ValueError: the file is damaged.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefix)}  # noqa: SIM118
-    except SafetensorError as error:
-        with path.open("rb") as file:
-            pointer = file.read(20) == b"version https://git-"
-        fault = "is a Git LFS pointer: run `git lfs pull`" if pointer else f"is cut short or damaged ({error})"
-        raise ValueError(f"{path} ({path.stat().st_size:,} bytes) {fault}, or copy or download it again.") from None
-    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
-
-
 def load_into(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
-    """Load tensors into a module, all of them and nothing else.
+    """Make tensors a module's own, all of them and nothing else; it may have been built without memory (device meta).
 
     Raises:
         ValueError: some are missing, unexpected or ill-shaped; names up to three and the setting that likely differs.
@@ -332,7 +363,7 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> N
         more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
         likely = _setting(first := next(iter(faults)), tensors.get(first), wanted.get(first))
         raise ValueError(f"{where}: the weights do not fit the config, likely its {likely}: {listed}{more}.")
-    module.load_state_dict(tensors)
+    module.load_state_dict(tensors, assign=True)
 
 
 def _setting(name: str, found: Tensor | None, wanted: Tensor | None) -> str:

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
-from diffusion.checkpoints import CONFIG, WEIGHTS, find, load_into, read_config, read_tensors
+from diffusion import original_layout
+from diffusion.checkpoints import CONFIG, SAFETENSORS, WEIGHTS, find, listing, load_into, read_config
 from diffusion.conditioning import Understood
 from diffusion.config import STRICT
 from diffusion.unet import check_positive
+from diffusion.weights import read_shapes, read_tensors
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -22,8 +24,14 @@ if TYPE_CHECKING:
 TRANSFORMERS = "transformers>=5.6,<6"
 """What pip is asked for where it is not installed; only CLIP text models need it."""
 
+HALF = "model.fp16.safetensors"
+"""The weights where there is no model.safetensors."""
+
 VOCABULARY = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 """The files that a tokenizer's vocabulary is in: either of these."""
+
+TOKENIZER = "openai/clip-vit-large-patch14"
+"""The Hub's repository of the tokenizer that all versions of Stable Diffusion share, but for the padding."""
 
 SPECIAL = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 
@@ -32,7 +40,8 @@ SPECIAL = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.jso
 class CLIPConfig:
     """A text model that others have trained, and its tokenizer.
 
-    reference: a folder, or a Hub id owner/name[@revision]; encoder, tokenizer: their subfolders there, "" for none.
+    reference: a folder, or a Hub id owner/name[@revision]; encoder, tokenizer: their subfolders there, "" for none. Or
+    a file of Stable Diffusion, *.safetensors, whose tokenizer is the folder of that name beside it, else TOKENIZER.
     dim: the text model's hidden_size D, the network's cross_attention_dim; length: tokens of every prompt L, two of
     them the start's and the end's.
     """
@@ -65,31 +74,72 @@ class Frozen:
         return self
 
 
+def check_installed() -> None:
+    """
+    Raises:
+        ValueError: transformers is not installed; says how to get it.
+    """
+    try:
+        import transformers  # noqa: F401  only in functions: it takes seconds to import
+    except ImportError:
+        raise ValueError(f"CLIP text models need transformers: pip install '{TRANSFORMERS}'.") from None
+
+
 def load(config: CLIPConfig) -> Frozen:
     """What a config refers to; from the Hub come first the small files, so that what is wrong is said at once.
 
     Raises:
         ValueError: transformers is not installed, or the reference is no CLIP text model of this size.
     """
-    try:
-        from transformers import CLIPTextModel  # only here: it takes seconds to import
-    except ImportError:
-        raise ValueError(f"CLIP text models need transformers: pip install '{TRANSFORMERS}'.") from None
+    check_installed()
+    from transformers import CLIPTextModel
+
+    path = Path(config.reference).expanduser()
+    in_one_file = path.suffix == SAFETENSORS and path.is_file()
+    settings, tokenizer, tensors = _from_file(path, config) if in_one_file else _from_folder(config)
+    with torch.random.fork_rng(devices=[]):
+        model = CLIPTextModel(settings)
+    load_into(model, tensors, config.reference)
+    return Frozen(tokenizer, model)
+
+
+def _from_folder(config: CLIPConfig) -> "tuple[CLIPTextConfig, CLIPTokenizer, dict[str, Tensor]]":
     encoder, tokenizer = PurePosixPath(config.encoder), PurePosixPath(config.tokenizer)
-    required = str(encoder / CONFIG), str(encoder / WEIGHTS)
+    files = listing(config.reference, None)
+    full, half = (str(encoder / name) for name in (WEIGHTS, HALF))
+    weights = half if half in files and full not in files else full
+    required = str(encoder / CONFIG), weights
     seek = partial(find, config.reference, required=required, what="CLIP text model", names_under=None)
     words = [str(tokenizer / name) for name in (*sum(VOCABULARY, ()), *SPECIAL)]
     folder = seek([str(encoder / CONFIG), *words])
     settings = _settings(folder / encoder, config)
     reader = _tokenizer(folder / tokenizer, config, settings.vocab_size)
-    weights = seek([str(encoder / WEIGHTS)]) / encoder / WEIGHTS
-    tensors = read_tensors(weights, "text_model.") or read_tensors(weights)  # with a prefix beside a vision model
-    tensors = {name.removeprefix("text_model."): tensor for name, tensor in tensors.items()}
+    path = seek([weights]) / weights
+    names = read_shapes(path)
+    names = [name for name in names if name.startswith("text_model.")] or names  # with a prefix beside a vision model
+    tensors = {name.removeprefix("text_model."): tensor for name, tensor in read_tensors(path, names).items()}
     tensors.pop("embeddings.position_ids", None)  # 0, 1, 2, ..., which some files hold
-    with torch.random.fork_rng(devices=[]):
-        model = CLIPTextModel(settings)
-    load_into(model, tensors, config.reference)
-    return Frozen(reader, model)
+    return settings, reader, tensors
+
+
+def _from_file(path: Path, config: CLIPConfig) -> "tuple[CLIPTextConfig, CLIPTokenizer, dict[str, Tensor]]":
+    """The text model of a file in the layout of Stable Diffusion's authors."""
+    from transformers import CLIPTextConfig
+
+    shapes = read_shapes(path)
+    layout = original_layout.layout(shapes, str(path))
+    try:
+        settings = CLIPTextConfig(**original_layout.text_settings(layout, shapes))
+    except Exception as error:  # of a tensor that is not there, or whatever the settings' checks raise
+        raise ValueError(f"{path} holds no CLIP text model ({' '.join(str(error).split())}).") from None
+    _check_size(settings, config)
+    words = [*sum(VOCABULARY, ()), *SPECIAL]
+    beside = path.parent / "tokenizer"
+    folder = beside if beside.is_dir() else find(TOKENIZER, words, (), "tokenizer", names_under=None)
+    reader = _tokenizer(folder, config, settings.vocab_size)
+    if original_layout.open_clip(layout):
+        reader.pad_token = "!"  # which is OpenCLIP's padding, and the first of its words
+    return settings, reader, original_layout.fetch(path, layout.text)
 
 
 def _settings(folder: Path, config: CLIPConfig) -> "CLIPTextConfig":
@@ -107,6 +157,12 @@ def _settings(folder: Path, config: CLIPConfig) -> "CLIPTextConfig":
             text = transformers.CLIPTextConfig.from_dict(settings)
     except Exception as error:  # whatever its checks raise
         raise ValueError(f"{folder / CONFIG} is no CLIP text model's ({' '.join(str(error).split())}).") from None
+    _check_size(text, config)
+    return text
+
+
+def _check_size(text: "CLIPTextConfig", config: CLIPConfig) -> None:
+    where = f"'{config.reference}'"
     if text.hidden_size != config.dim:
         raise ValueError(
             f"{where} gives vectors of {text.hidden_size} numbers, not {config.dim}: make the conditioner's dim and the"
@@ -117,7 +173,6 @@ def _settings(folder: Path, config: CLIPConfig) -> "CLIPTextConfig":
             f"{where} reads {text.max_position_embeddings} tokens, not {config.length}: make the conditioner's length"
             f" {text.max_position_embeddings} or less."
         )
-    return text
 
 
 def _tokenizer(folder: Path, config: CLIPConfig, size: int) -> "CLIPTokenizer":
@@ -151,7 +206,8 @@ class CLIPText(nn.Module):
     def __init__(self, config: CLIPConfig = CLIPConfig()) -> None:
         super().__init__()
         self.dim, self.length = config.dim, config.length
-        self._frozen = load(config)
+        with torch.device("cpu"):  # also where the model around it is built without memory
+            self._frozen = load(config)
 
     @property
     def room(self) -> str:

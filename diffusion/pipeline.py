@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
-from diffusion import __version__, checkpoints
+from diffusion import __version__, checkpoints, stable_diffusion
 from diffusion.autoencoder import VAE, Pixels, PixelsConfig, VAEConfig
 from diffusion.clip import CLIPConfig, CLIPText
 from diffusion.conditioning import Text, TextConfig, Unconditional, UnconditionalConfig, Words, WordsConfig
@@ -18,7 +18,7 @@ from diffusion.guidance import clip, guide, inpaint
 from diffusion.noise import Between, Noise
 from diffusion.request import Request
 from diffusion.samplers import SAMPLERS, Step
-from diffusion.schedules import EDM, GRIDS, AnySchedule
+from diffusion.schedules import EDM, GRIDS, TABLE_GRIDS, AnySchedule, Discrete
 from diffusion.unet import UNet, UNetConfig
 
 CODECS = {"vae": VAE, "pixels": Pixels}
@@ -48,7 +48,7 @@ class ModelConfig:
     network: UNetConfig = field(default_factory=UNetConfig)
     schedule: AnySchedule = field(default_factory=EDM)
     prediction: Literal["eps", "x0", "score", "v", "edm", "flow"] = "edm"
-    grid: Literal["karras", "uniform_time"] = "karras"
+    grid: Literal["karras", "uniform_time", "leading", "trailing"] = "karras"
     data: str = "mnist"
     classes: tuple[str, ...] = ()
     defaults: Defaults = field(default_factory=Defaults)
@@ -70,6 +70,10 @@ class Pipeline(nn.Module):
 
     def _check(self) -> None:
         """The parts must fit: a state is what the codec encodes to and what the network reads."""
+        if self.config.grid in TABLE_GRIDS and not isinstance(self.config.schedule, Discrete):
+            raise ValueError(
+                f"The grid {self.config.grid} needs whole timesteps: a linear, scaled_linear or cosine schedule."
+            )
         network, width = self.config.network, self.conditioner.dim
         wanted = (network.in_channels, network.sample_size, network.sample_size)
         if self.codec.latent_shape != wanted:
@@ -83,14 +87,19 @@ class Pipeline(nn.Module):
             )
 
     @classmethod
-    def load(cls, reference: str | Path) -> "Pipeline":
+    def load(cls, reference: str | Path, raw: bool = False) -> "Pipeline":
         """Opens a checkpoint: a name under checkpoints/, a folder, or a Hub id owner/name[@revision].
+
+        Of Stable Diffusion 1 and 2 it may be a model in the layout of diffusers, or a .safetensors file in the original
+        layout. raw: of such a file that has its network twice, not the one that was averaged over the training.
 
         Raises:
             ValueError: one sentence on what is wrong with the reference or the checkpoint.
         """
-        checkpoint = checkpoints.read(reference)
-        pipeline = cls(parse(ModelConfig, checkpoint.config, str(checkpoint.folder / "config.json")))
+        checkpoint = stable_diffusion.read(reference, raw)
+        config = parse(ModelConfig, checkpoint.config, str(checkpoint.folder / "config.json"))
+        with torch.device("meta"):  # without memory or random numbers, since every tensor is replaced
+            pipeline = cls(config)
         checkpoints.load_into(pipeline, checkpoint.tensors, str(reference))
         return pipeline.eval()
 
@@ -104,7 +113,7 @@ class Pipeline(nn.Module):
 
     def grid(self, steps: int) -> Tensor:
         """The model's noise levels for this many steps, float64 (steps + 1,), from sigma_max to 0."""
-        return GRIDS[self.config.grid](self.config.schedule, steps)
+        return {**GRIDS, **TABLE_GRIDS}[self.config.grid](self.config.schedule, steps)
 
     @torch.no_grad()
     def generate(self, request: Request) -> Iterator[Step]:
@@ -173,7 +182,8 @@ class Pipeline(nn.Module):
     @torch.no_grad()
     def images(self, step: Step, request: Request) -> Tensor:
         """A step's predicted pictures (count, C, H, W) in [-1, 1]; known pixels are the request's own, bit for bit."""
-        pictures = self.decode(step.x0)
+        # Where no noise is left the state is the picture: methods of several steps end beside their last prediction.
+        pictures = self.decode(step.x if (step.sigma == 0).all() else step.x0)
         if request.mask is None:
             return pictures
         return torch.where(self._fit_mask(request.mask), pictures, self._fit(request.image, request.count))

@@ -206,6 +206,29 @@ def _slope(before: list[tuple[Tensor, Tensor]], h: Tensor) -> Tensor | float:
     return (m0 - m1) * (h / (s_old / s).log())
 
 
+ADAMS = {1: (1,), 2: (3 / 2, -1 / 2), 3: (23 / 12, -16 / 12, 5 / 12), 4: (55 / 24, -59 / 24, 37 / 24, -9 / 24)}
+"""How many slopes there are -> their weights in the next of even steps, newest first (Adams-Bashforth)."""
+
+
+@torch.no_grad()
+def plms(denoise: Denoise, x: Tensor, sigmas: Tensor, *, noise: Noise) -> Iterator[Step]:
+    """PLMS, as in Stable Diffusion: Adams-Bashforth on eps, its steps taken for even ones in time (Liu et al. 2022).
+
+    The first step is Heun's, which costs one call more.
+    """
+    slopes: list[Tensor] = []  # of the steps so far, newest first
+    more = 0
+    for i, (s, s_next) in enumerate(pairwise(sigmas), 1):
+        x0 = denoise(x, s)
+        slopes = [(x - x0) / s, *slopes[:3]]
+        d = sum(weight * slope for weight, slope in zip(ADAMS[len(slopes)], slopes, strict=True))
+        if i == 1 and s_next > 0:
+            ahead, more = x + (s_next - s) * d, 1
+            d = (d + (ahead - denoise(ahead, s_next)) / s_next) / 2
+        x = x + (s_next - s) * d
+        yield Step(i, s_next, x, x0, i + more)
+
+
 @torch.no_grad()
 def lms(denoise: Denoise, x: Tensor, sigmas: Tensor, *, noise: Noise, order: int = 4) -> Iterator[Step]:
     """Adams-Bashforth on the probability-flow ODE in the grid's uneven steps (Liu et al. 2022; k-diffusion's LMS)."""
@@ -281,5 +304,6 @@ SAMPLERS = {
     "dpmpp_2m_sde": Sampler(
         dpmpp_2m_sde, "DPM-Solver++ (2M) SDE", 1, True, "The second-order step with fresh noise each time."
     ),
+    "plms": Sampler(plms, "PLMS", 1, False, "Stable Diffusion's first: four slopes as if steps were even in time."),
     "lms": Sampler(lms, "LMS", 1, False, "Adams-Bashforth: extrapolates from the last four slopes."),
 }

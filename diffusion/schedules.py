@@ -261,8 +261,37 @@ def uniform_time(schedule: Schedule, n: int) -> Tensor:
     return _then_zero(schedule.sigma(torch.linspace(first, last, n, dtype=torch.float64)))
 
 
+def leading(schedule: Discrete, n: int) -> Tensor:
+    """The n whole timesteps i * (steps // n) + 1, then 0: float64 (n + 1,); Stable Diffusion's own.
+
+    Its first level is below sigma_max (Lin et al. 2024, section 3.3), by far for a few steps. All the schedule's levels
+    are without the 1. ValueError for more levels than the schedule has.
+    """
+    _check_room(schedule, n)
+    t = torch.arange(n - 1, -1, -1, dtype=torch.float64) * (schedule.steps // n) + (n < schedule.steps)
+    return _then_zero(schedule.sigma(t))
+
+
+def trailing(schedule: Discrete, n: int) -> Tensor:
+    """The n whole timesteps nearest to (i + 1) * steps / n - 1, then 0: float64 (n + 1,) (Lin et al. 2024, Table 2).
+
+    ValueError for more levels than the schedule has.
+    """
+    _check_room(schedule, n)
+    t = (torch.arange(n, 0, -1, dtype=torch.float64) * schedule.steps / n).round() - 1
+    return _then_zero(schedule.sigma(t))
+
+
+def _check_room(schedule: Discrete, n: int) -> None:
+    if n > schedule.steps:
+        raise ValueError(f"This schedule has {schedule.steps} levels, too few for {n} steps.")
+
+
 def _then_zero(sigmas: Tensor) -> Tensor:
     return torch.cat([sigmas, sigmas.new_zeros(1)])
 
 
 GRIDS = {"karras": karras, "uniform_time": uniform_time}
+
+TABLE_GRIDS = {"leading": leading, "trailing": trailing}
+"""Of whole timesteps, so for Discrete schedules alone."""

@@ -285,6 +285,8 @@ class UNet(nn.Module):
         """x (B, C, H, W), t (B,) or 0-d, fractions allowed, context (B, L, D) or None -> (B, C, H, W)."""
         if context is None and self.config.cross_attention_dim is not None:
             raise ValueError(f"This network needs a context (B, L, {self.config.cross_attention_dim}), but got none.")
+        x = x.to(self.conv_in.weight.dtype)  # the network computes in its own precision, whatever the state's
+        context = None if context is None else context.to(x.dtype)
         time = self.time_embedding(self.time_proj(t.expand(len(x))).to(x.dtype))
         x = self.conv_in(x)
         skips = [x]

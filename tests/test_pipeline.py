@@ -614,7 +614,10 @@ def test_a_config_survives_json(config):
             {"prediction": "noise"},
             "'prediction': input should be 'eps', 'x0', 'score', 'v', 'edm' or 'flow' (got 'noise').",
         ),
-        ({"grid": "linear"}, "'grid': input should be 'karras' or 'uniform_time' (got 'linear')."),
+        (
+            {"grid": "linear"},
+            "'grid': input should be 'karras', 'uniform_time', 'leading' or 'trailing' (got 'linear').",
+        ),
         ({"schedule": {"kind": "edm", "sigma_max": math.nan}}, "'schedule.sigma_max': input should be a finite number"),
     ],
 )

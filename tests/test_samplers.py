@@ -13,7 +13,7 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from diffusion.samplers import SAMPLERS, ddim, dpmpp_2m_sde, euler, euler_maruyama, ode, predictor_corrector
-from diffusion.schedules import EDM, GRIDS, VP, Discrete, Flow, karras
+from diffusion.schedules import EDM, GRIDS, TABLE_GRIDS, VP, Discrete, Flow, karras
 
 EACH = pytest.mark.parametrize("name", SAMPLERS)
 
@@ -98,6 +98,7 @@ def smooth_grid(n: int) -> Tensor:
         ("heun", (1.9, 2.2)),
         ("dpmpp_2m", (1.85, 2.3)),
         ("unipc", (1.9, 3.2)),
+        ("plms", (1.9, 2.2)),  # its weights are those of even steps
         ("lms", (2.5, 4.5)),
     ],
 )
@@ -364,6 +365,26 @@ def test_heun_steps_equal_diffusers():
     assert_same(ours("heun", x, GRID, Draws()), [*states[1::2], states[-1]], rtol=1e-9)
 
 
+def test_plms_steps_equal_diffusers():
+    """PNDMScheduler, in float64 on our table of alpha_bar; it makes its first step twice, the second time by Heun."""
+    schedule = Discrete("scaled_linear", beta_start=0.00085, beta_end=0.012)
+    theirs = diffusers.PNDMScheduler(**TRAINED, skip_prk_steps=True, steps_offset=1)
+    theirs.alphas_cumprod = schedule.alpha_bar
+    theirs.final_alpha_cumprod = torch.ones((), dtype=torch.float64)
+    theirs.set_timesteps(STEPS)
+    sigmas = TABLE_GRIDS["leading"](schedule, STEPS)
+    levels = torch.cat([sigmas[:2], sigmas[1:]])
+    x = start(sigmas[0].item())
+    told = schedule.sigma(theirs.timesteps.double())
+    torch.testing.assert_close(told, levels[:-1])
+    states, state = [], preserving(levels[0]) * x
+    for s, s_next, t in zip(told, [levels[1], *levels[2:]], theirs.timesteps, strict=True):
+        x_now = state / preserving(s)
+        state = theirs.step((x_now - TWO.denoise(x_now, s)) / s, t, state).prev_sample
+        states.append(state / preserving(s_next))
+    assert_same(ours("plms", x, sigmas, Draws()), states[1:], rtol=1e-9)
+
+
 def test_flow_steps_equal_diffusers():
     """FlowMatchEulerDiscreteScheduler, whose sigma is the flow's t; it casts every state to float32."""
     theirs = diffusers.FlowMatchEulerDiscreteScheduler()
@@ -403,7 +424,8 @@ def test_the_calls_that_a_step_reports_are_those_that_were_made(name, steps):
         assert step.calls == len(counted.levels)
         if sampler.calls_per_step:
             look_ahead = name == "heun" and i == steps  # the last step has nothing to look ahead to
-            assert step.calls == i * sampler.calls_per_step - look_ahead
+            first = name == "plms" and steps > 1  # its first step is Heun's
+            assert step.calls == i * sampler.calls_per_step - look_ahead + first
             assert step.sigma == sigmas[i]
     assert step.index == steps or name == "ode"
     assert (step.sigma == 0).all()
@@ -413,7 +435,7 @@ def test_the_calls_that_a_step_reports_are_those_that_were_made(name, steps):
 def test_a_run_ends_clean(name):
     """At sigma = 0 the state is the last prediction, within the last level of 0.002: no noise is left or added."""
     step = last(SAMPLERS[name].run(TWO.denoise, start(80.0), karras(EDM(), 10), noise=Draws()))
-    torch.testing.assert_close(step.x, step.x0, rtol=0, atol=0.002 if name == "lms" else 1e-12)
+    torch.testing.assert_close(step.x, step.x0, rtol=0, atol=0.002 if name in ("lms", "plms") else 1e-12)
 
 
 @EACH

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from diffusion.samplers import Step, adams_weights, ode, predictor_corrector
+from diffusion.samplers import ADAMS, Step, adams_weights, ode, predictor_corrector
 
 Terms = dict[str, float]
 SUPERSCRIPT = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
@@ -162,6 +162,15 @@ def _unipc_correction(levels: list[float]) -> tuple[float, float]:
     return -phi1 * (b1 - rho), phi1 * (rho - 1 / 2) / r
 
 
+def _plms(levels: list[float]) -> tuple[str, str, Terms]:
+    if len(levels) == 2:
+        return _heun(levels)
+    weights, step = ADAMS[min(len(levels) - 1, len(SLOPES))], levels[-1] - levels[-2]
+    symbols = f"x ← x + (σ′ − σ) ∑ c d, d = (x − x₀)/σ of the last {len(weights)} steps"
+    values = f"σ′ − σ = {number(step)}, c = {', '.join(map(number, weights))}"
+    return symbols, values, {"x": 1.0, **{d: step * c for d, c in zip(SLOPES, weights, strict=False)}}
+
+
 def _lms(levels: list[float]) -> tuple[str, str, Terms]:
     known = levels[-2 : -2 - len(SLOPES) : -1]
     weights = adams_weights(np.array(known), levels[-1])
@@ -208,6 +217,7 @@ FORMULAS: dict[str, Callable[[list[float]], tuple[str, str, Terms]]] = {
     "heun": _heun,
     "ode": _ode,
     "dpmpp_2m_sde": _dpmpp_2m_sde,
+    "plms": _plms,
     "lms": _lms,
 }
 """The noise levels of a run so far, the last two of which are the step's -> its symbols, their values, its terms."""
