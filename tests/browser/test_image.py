@@ -3,6 +3,7 @@
 import base64
 import re
 import struct
+import time
 import zlib
 from collections.abc import Callable
 from functools import partial
@@ -77,6 +78,17 @@ def line(page: Page, pad_id: str, points: list[tuple[float, float]]) -> None:
     for place in places[1:]:
         page.mouse.move(*place, steps=4)
     page.mouse.up()
+
+
+def set_steps(page: Page, count: int) -> None:
+    """Types them, again until they hold: a field that has just been unfolded may take on its first value once more."""
+    field = page.locator("#image-steps").get_by_label("number input for Steps")
+    for _ in range(20):
+        field.fill(str(count))
+        page.keyboard.press("Tab")
+        page.wait_for_timeout(300)
+        if f"of {count} steps" in page.locator("#image-strength").inner_text():
+            break
 
 
 def set_strength(page: Page, strength: float) -> None:
@@ -245,8 +257,7 @@ def test_turns_a_3_into_an_8_in_view(image: Page) -> None:
 
 def test_stops(image: Page) -> None:
     image.get_by_role("button", name="Sampler, steps, guidance, seed").click()
-    image.locator("#image-steps").get_by_label("number input for Steps").fill("100")
-    image.keyboard.press("Tab")
+    set_steps(image, 100)
     set_strength(image, 1)
     expect(image.locator("#image-strength")).to_contain_text("Runs 100 of 100 steps")
     image.locator("#image-go").click()
@@ -493,10 +504,11 @@ def test_masks_the_paper_in_one_click(paints: Page, words: Studio) -> None:
     expect(strength).not_to_contain_text("painted pixels")
 
 
-def test_stops_in_colour(paints: Page) -> None:
+def test_stops_in_colour(paints: Page, words: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    denoise = words.pipeline.denoiser.forward
+    monkeypatch.setattr(words.pipeline.denoiser, "forward", lambda *given: time.sleep(0.02) or denoise(*given))
     paints.get_by_role("button", name="Sampler, steps, guidance, seed").click()
-    paints.locator("#image-steps").get_by_label("number input for Steps").fill("250")
-    paints.keyboard.press("Tab")
+    set_steps(paints, 250)
     set_strength(paints, 1)
     expect(paints.locator("#image-strength")).to_contain_text("Runs 250 of 250 steps")
     paints.locator("#image-go").click()

@@ -1,6 +1,7 @@
 """The Prompt tab in a real browser: words and where they are looked at, the way to others, and a change of mind."""
 
 import re
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -10,17 +11,20 @@ from playwright.sync_api import Page, expect
 
 from diffusion.ui import build_app, launch_kwargs
 from diffusion.ui.shelf import Shelf
-from diffusion.ui.studio import Limits
+from diffusion.ui.studio import Limits, Studio
 
 
 @pytest.fixture(scope="module")
-def address(serve: Callable[..., str]) -> str:
-    """The app with a model of sentences, one of classes and one without prompts, none of them trained."""
-    limits = Limits()
-    first = tiny.studio("sentences", limits)
-    return serve(
-        build_app(Shelf(first, ("garments", "plain"), partial(tiny.studio, limits=limits))), **launch_kwargs(limits)
-    )
+def words() -> Studio:
+    """A model of sentences, not trained."""
+    return tiny.studio("sentences", Limits())
+
+
+@pytest.fixture(scope="module")
+def address(serve: Callable[..., str], words: Studio) -> str:
+    """The app with it, a model of classes and one without prompts."""
+    shelf = Shelf(words, ("garments", "plain"), partial(tiny.studio, limits=words.limits))
+    return serve(build_app(shelf), **launch_kwargs(words.limits))
 
 
 @pytest.fixture
@@ -111,7 +115,9 @@ def test_one_step_leaves_no_room_for_a_change(tab: Page) -> None:
     expect(tab.locator(".toast-body").first).to_contain_text("A change of mind takes 2 steps or more")
 
 
-def test_a_run_can_be_stopped(tab: Page) -> None:
+def test_a_run_can_be_stopped(tab: Page, words: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    denoise = words.pipeline.denoiser.forward
+    monkeypatch.setattr(words.pipeline.denoiser, "forward", lambda *given: time.sleep(0.02) or denoise(*given))
     tab.locator("#prompt-steps input[type=number]").fill("250")
     tab.keyboard.press("Tab")
     tab.locator("#prompt-go").click()
