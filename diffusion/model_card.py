@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from diffusion.checkpoints import replace_file
+from diffusion.data import Painted
 
 BARS = "▁▂▃▄▅▆▇█"
 LICENCE = "apache-2.0"
@@ -57,6 +58,7 @@ def card(
     """The card's text: front matter for the Hugging Face Hub, then what the model is, its making and its measure."""
     kind = config.get("kind", "model")
     kinds = ["class-conditional"] if kind == "model" and config["classes"] else []
+    spoken = kind == "model" and _spoken(config)
     samples = {
         "model": f"![Samples{', one column a class' if kinds else ''}](samples.png)",
         "autoencoder": "![Training pictures, each row over its reconstruction](samples.png)",
@@ -64,7 +66,7 @@ def card(
     front = {
         "license": LICENCE,
         "library_name": "diffusion-lab",
-        "pipeline_tag": TASKS[kind],
+        "pipeline_tag": "text-to-image" if spoken else TASKS[kind],
         "datasets": [HUB[data] for data in (training["data"]["name"],) if data in HUB],
         "tags": ["pytorch", "safetensors", *(["diffusion", *kinds] if kind == "model" else [])],
     }
@@ -90,6 +92,11 @@ def card(
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
+def _spoken(config: dict[str, Any]) -> bool:
+    """Whether prompts are sentences."""
+    return config["conditioner"]["kind"] in ("text", "clip")
+
+
 def _use(name: str, config: dict[str, Any], kind: str) -> str:
     if kind == "classifier":
         lines = [
@@ -107,7 +114,8 @@ def _use(name: str, config: dict[str, Any], kind: str) -> str:
         ]
     else:
         best = config["defaults"]
-        prompt = f'prompt="{config["classes"][0]}", ' if config["classes"] else ""
+        example = config["classes"][0] if config["classes"] else Painted.prompts[0] if _spoken(config) else ""
+        prompt = f'prompt="{example}", ' if example else ""
         settings = f'{prompt}count=4, sampler="{best["sampler"]}", steps={best["steps"]}, guidance={best["guidance"]}'
         lines = [
             "from diffusion.pipeline import Pipeline, Request",
@@ -135,13 +143,17 @@ def _model(config: dict[str, Any], training: dict[str, Any], kind: str) -> str:
     if "range" in codec:
         how = ", in the range [{:g}, {:g}]".format(*codec["range"])
     sees = ", cross-attention to the prompt" if network["cross_attention_dim"] else ""
-    guidance = f", guidance {best['guidance']}" if config["classes"] else ""
+    guidance = f", guidance {best['guidance']}" if config["classes"] or _spoken(config) else ""
+    prompts = ", ".join(config["classes"]) + '; "" is unconditional' if config["classes"] else "none"
+    if _spoken(config):
+        known = config["conditioner"].get("vocabulary")
+        prompts = f"sentences of {len(known)} known words" if known else "sentences, read by CLIP"
     rows = [
         ("pictures", f"{shape}, in [-1, 1]"),
         ("codec", codec["kind"] + how),
         ("network", f"U-Net, channels {network['block_out_channels']}{sees}"),
         ("schedule", f"{config['schedule']['kind']}, predicting {config['prediction']}, grid {config['grid']}"),
-        ("prompts", ", ".join(config["classes"]) + '; "" is unconditional' if config["classes"] else "none"),
+        ("prompts", prompts),
         ("sampled best with", f"{best['sampler']}, {best['steps']} steps{guidance}"),
         ("size", size),
     ]
@@ -195,6 +207,8 @@ def _metrics(metrics: dict[str, Any] | None, name: str) -> str:
             f"It recognises {metrics['test_accuracy']:.2%} of the test pictures, measured by `{command} --write`, on "
             f"{metrics['test_count']:,} test pictures."
         )
+    if "obedience" in metrics:
+        parts += _obedience(metrics["obedience"], command)
     if "latents" in metrics:
         parts += _latents(metrics["latents"], command)
     if "likelihood" in metrics:
@@ -202,6 +216,26 @@ def _metrics(metrics: dict[str, Any] | None, name: str) -> str:
     if "sweep" in metrics:
         parts += ["### Samplers", *_sweep(metrics["sweep"], command)]
     return "\n\n".join(parts)
+
+
+def _obedience(found: dict[str, Any], command: str) -> list[str]:
+    """How often what prompts ask for is read back, at each guidance."""
+    first, avoided = found["scores"][0], {part["guidance"]: part["reduction"] for part in found["avoided"]}
+    names = list(first["shares"])
+    text = (
+        f"Measured by `{command} --write`, in the pixels: {first['count']:,} prompts of each kind, worded as captions"
+        f" are, {found['sampler']}, {found['steps']} steps, seed {found['seed']}. Shares of the pictures that show what"
+        " was asked for, in per cent; held-out prompts ask for combinations that were never painted in training. The last"
+        " column is by how much less often a value shows where a negative prompt steers away from it."
+    )
+    rows = [f"| guidance | prompts | {' | '.join(names)} | less by |", "|---" * (len(names) + 3) + "|"]
+    for score in found["scores"]:
+        shares = " | ".join(f"{100 * score['shares'][name]:.1f}" for name in names)
+        less = avoided.get(score["guidance"]) if score["kind"] == first["kind"] else None
+        rows.append(
+            f"| {score['guidance']:g} | {score['kind']} | {shares} | {'' if less is None else f'{100 * less:.1f}'} |"
+        )
+    return [text, "\n".join(rows)]
 
 
 def _headline(metrics: dict[str, Any], command: str) -> str:

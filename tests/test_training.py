@@ -22,7 +22,7 @@ from diffusion import checkpoints, data, training
 from diffusion.autoencoder import Autoencoder
 from diffusion.classifier import Classifier
 from diffusion.denoiser import Denoiser
-from diffusion.model_card import write_card
+from diffusion.model_card import card, write_card
 from diffusion.pipeline import Pipeline
 from diffusion.recipe import read_recipe
 from diffusion.request import Request
@@ -619,3 +619,16 @@ def test_a_finished_checkpoint_is_uploaded_without_its_state(finished, tmp_path,
     hub.use(monkeypatch, tmp_path, TOKEN)
     assert run(recipe, finished["judge"], "--resume", "--push-to-hub", "someone/judge") == 1
     assert "out of reach" in capsys.readouterr().err
+
+
+def test_the_card_of_a_model_of_sentences_says_how_it_obeys():
+    folder = ROOT / "checkpoints" / "words-latent"
+    parts = [json.loads((folder / f"{name}.json").read_text()) for name in ("config", "training", "metrics")]
+    parts.insert(1, yaml.safe_load((folder / "recipe.yaml").read_text()))
+    text = card(*parts)
+    assert text == (folder / "README.md").read_text()
+    for score in parts[-1]["obedience"]["scores"]:
+        row = f"| {score['guidance']:g} | {score['kind']} | {100 * score['shares']['digit']:.1f} |"
+        assert row in text
+    assert "pipeline_tag: text-to-image" in text and 'prompt="a thick red 7"' in text
+    assert "sentences of 73 known words" in text
