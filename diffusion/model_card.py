@@ -225,7 +225,7 @@ def _obedience(found: dict[str, Any], command: str) -> list[str]:
     text = (
         f"Measured by `{command} --write`, in the pixels: {first['count']:,} prompts of each kind, worded as captions"
         f" are, {found['sampler']}, {found['steps']} steps, seed {found['seed']}. Shares of the pictures that"
-        " show what was asked for, in per cent; held-out prompts ask for combinations that were never painted in training."
+        " show what was asked for, in per cent; held-out prompts ask for combinations never painted in training."
         " The last column is by how much less often a value shows where a negative prompt steers away from it."
     )
     rows = [f"| guidance | prompts | {' | '.join(names)} | less by |", "|---" * (len(names) + 3) + "|"]
