@@ -1,5 +1,5 @@
 # make run    sets up and starts the app on the shipped checkpoints
-# make test   sets up and runs every test, the browser's too
+# make test   sets up and runs the tests, the browser's too
 # PYTHON=python3.12 chooses an interpreter; PIP_ARGS is passed to pip: with PIP_ARGS="--extra-index-url
 # https://download.pytorch.org/whl/cpu" Linux machines without a GPU need not download CUDA.
 PYTHON ?= python3

@@ -11,6 +11,8 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"  # two test processes side by side: threads of theirs would only wait for each other
 
+import tiny
+
 from diffusion.ui import build_app, launch_kwargs
 from diffusion.ui.shelf import Shelf
 from diffusion.ui.studio import Limits, Studio
@@ -26,6 +28,18 @@ def shelf() -> Shelf:
 def studio(shelf: Shelf) -> Studio:
     """The one that the app begins with."""
     return shelf.default
+
+
+@pytest.fixture(scope="session")
+def words() -> Studio:
+    """An untrained model of painted digits, 32 x 32 in colour, that reads sentences."""
+    return tiny.studio("sentences", Limits())
+
+
+@pytest.fixture(scope="session")
+def garments() -> Studio:
+    """An untrained model of garments, with classes."""
+    return tiny.studio("garments", Limits())
 
 
 @pytest.fixture(scope="session")

@@ -16,18 +16,8 @@ SETTINGS = "ddim", 4, 1.5, 6
 
 
 @pytest.fixture(scope="module")
-def words() -> Studio:
-    return tiny.studio("sentences", Limits())
-
-
-@pytest.fixture(scope="module")
 def colour() -> Studio:
     return tiny.studio("colour", Limits())
-
-
-@pytest.fixture(scope="module")
-def garments() -> Studio:
-    return tiny.studio("garments", Limits())
 
 
 def test_each_model_opens_with_a_picture_of_its_own_shape(words: Studio, colour: Studio, garments: Studio) -> None:

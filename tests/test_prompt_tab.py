@@ -21,16 +21,6 @@ PROMPT, OTHER = "a red 7 on a white background", "a huge blue eight"
 SAMPLING = ("ddim", 4, 1.5, 3)
 
 
-@pytest.fixture(scope="module")
-def words() -> Studio:
-    return tiny.studio("sentences", Limits())
-
-
-@pytest.fixture(scope="module")
-def garments() -> Studio:
-    return tiny.studio("garments", Limits())
-
-
 def last(steps: Any) -> Any:
     *_, end = steps
     return end

@@ -917,10 +917,8 @@ def test_grids_of_whole_timesteps_have_their_limits(ours):
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", ["folder", "file"])
 @torch.no_grad()
-def test_at_full_size_the_parts_are_the_same(request, tmp_path, layout):
+def test_at_full_size_the_parts_are_the_same(tmp_path, layout):
     """Random numbers in all of Stable Diffusion 1.5's billion places: 13 GB of memory, 5 GB on disk, some minutes."""
-    if "slow" not in request.config.getoption("markexpr"):
-        pytest.skip("run with -m slow")
     write_tokenizer(tmp_path / "words")
     theirs = diffusers.StableDiffusionPipeline(
         unet=shaken(diffusers.UNet2DConditionModel(**SD15)), vae=shaken(diffusers.AutoencoderKL(**SD_VAE)),

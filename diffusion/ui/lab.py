@@ -45,11 +45,12 @@ def updates(own: Any, studio: Studio) -> list[Any]:
 
 
 def _update(component: gr.components.Component, properties: dict[str, Any]) -> Any:
-    """What sets these properties: plain where it is the value alone, which is the only way for a state."""
-    if properties.keys() == {"value"}:
-        return properties["value"]
-    # A widget on a tab that nobody has opened yet takes its own properties in an update for all that it has.
-    return gr.update(**getattr(component, "props", {}) | properties)
+    """What sets these properties: plain where it is the value alone, which is the only way for a state.
+
+    A widget that is not on the page, in a tab unopened or a column hidden, would lose the properties that are not told.
+    """
+    own = getattr(component, "props", {})
+    return properties["value"] if not own and properties.keys() == {"value"} else gr.update(**own | properties)
 
 
 def about(studio: Studio) -> str:

@@ -24,7 +24,9 @@ SMALL = {"digit": "7", "negative": "", "count": 4, "sampler": "dpmpp_2m", "steps
 @pytest.fixture
 def tab(page: Page, app_url: str, errors: list[str]) -> Page:
     """The app in a fresh page."""
-    page.goto(f"{app_url}/?__theme=light")
+    # Gradio's page ends the stream of answers itself, as soon as all that it asked for on arrival has been answered.
+    with page.expect_event("requestfailed", lambda request: "/queue/data" in request.url):
+        page.goto(f"{app_url}/?__theme=light")
     expect(page.locator("#generate-grid [data-done='1'] .cell")).to_have_count(20)
     return page
 

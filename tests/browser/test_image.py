@@ -14,14 +14,14 @@ import pytest
 import tiny
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
-from pixels import becomes
+from pixels import becomes, drag, rgb
 from playwright.sync_api import Locator, Page, expect
 
 from diffusion.captions import COLOURS
 from diffusion.ui import build_app, launch_kwargs
 from diffusion.ui.becoming import STRENGTHS, seen
 from diffusion.ui.shelf import Shelf
-from diffusion.ui.studio import Limits, Studio
+from diffusion.ui.studio import Studio
 from diffusion.ui.tabs.image import COLUMN
 
 WCAG = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
@@ -67,17 +67,6 @@ def inside(page: Page, title: str) -> np.ndarray:
 
 def reading(page: Page, title: str) -> Locator:
     return page.locator("#image-inside figure").filter(has_text=title).locator("span")
-
-
-def line(page: Page, pad_id: str, points: list[tuple[float, float]]) -> None:
-    """A stroke with the mouse; points as shares of the pad's width and height."""
-    box = page.locator(f"{pad_id} .ink").bounding_box()
-    places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
-    page.mouse.move(*places[0])
-    page.mouse.down()
-    for place in places[1:]:
-        page.mouse.move(*place, steps=4)
-    page.mouse.up()
 
 
 def set_steps(page: Page, count: int) -> None:
@@ -176,7 +165,7 @@ def test_strength_0_is_the_plain_reconstruction(image: Page) -> None:
 def test_a_drawing_is_centred_as_mnist_does(image: Page) -> None:
     image.locator("#image-source").get_by_role("button", name="Clear").click()
     expect(image.locator("#image-inside")).to_contain_text("There is no picture yet")
-    line(image, "#image-source", [(0.2, 0.1), (0.2, 0.5)])
+    drag(image, image.locator("#image-source .ink"), (0.2, 0.1), (0.2, 0.5))
     expect(reading(image, "What the model sees")).to_have_text(re.compile("^reads 1, "))
     sketch, model = pad(image), inside(image, "What the model sees")
     columns = np.flatnonzero(sketch.max(0))
@@ -255,20 +244,25 @@ def test_turns_a_3_into_an_8_in_view(image: Page) -> None:
     becomes(image, lambda: result(image), final)
 
 
-def test_stops(image: Page) -> None:
-    image.get_by_role("button", name="Sampler, steps, guidance, seed").click()
-    set_steps(image, 100)
-    set_strength(image, 1)
-    expect(image.locator("#image-strength")).to_contain_text("Runs 100 of 100 steps")
-    image.locator("#image-go").click()
-    position = image.locator("#image-player .position")
-    expect(position).to_have_text(re.compile(r"^([2-9]|\d\d) / 100$"))
-    image.locator("#image-stop").click()
-    image.wait_for_timeout(600)
+def stops_midway(page: Page, steps: int) -> None:
+    """A run of this many steps ends where Stop was pressed, and what it would have become is not there."""
+    page.get_by_role("button", name="Sampler, steps, guidance, seed").click()
+    set_steps(page, steps)
+    set_strength(page, 1)
+    expect(page.locator("#image-strength")).to_contain_text(f"Runs {steps} of {steps} steps")
+    page.locator("#image-go").click()
+    position = page.locator("#image-player .position")
+    expect(position).to_have_text(re.compile(rf"^([2-9]|\d\d+) / {steps}$"))
+    page.locator("#image-stop").click()
+    page.wait_for_timeout(600)
     reached = position.inner_text()
-    image.wait_for_timeout(600)
-    assert position.inner_text() == reached != "100 / 100"
-    expect(image.locator("#image-status")).to_contain_text("when the model was opened")
+    page.wait_for_timeout(600)
+    assert position.inner_text() == reached != f"{steps} / {steps}"
+    expect(page.locator("#image-status")).to_contain_text("when the model was opened")
+
+
+def test_stops(image: Page) -> None:
+    stops_midway(image, 100)
 
 
 def test_eight_strengths_share_one_noise(image: Page) -> None:
@@ -296,7 +290,7 @@ def test_a_mask_leaves_every_other_pixel_as_it_was(image: Page, studio: Studio) 
     source = studio.examples[3, COLUMN]
     way(image, "Mask")
     expect(image.locator("#image-mask .ink")).to_be_visible()
-    line(image, "#image-mask", [(0.3, 0.25), (0.3, 0.75)])
+    drag(image, image.locator("#image-mask .ink"), (0.3, 0.25), (0.3, 0.75))
     mask = image.locator("#image-mask .ink").evaluate(
         "c => [...c.getContext('2d').getImageData(0, 0, 28, 28).data].filter((_, k) => k % 4 === 3)"
     )
@@ -398,12 +392,6 @@ def test_a_test_image_is_left_as_it_is_and_a_drawing_is_not(studio: Studio) -> N
 
 
 @pytest.fixture(scope="module")
-def words() -> Studio:
-    """An untrained model of painted digits, 32 x 32 in colour, that reads sentences."""
-    return tiny.studio("sentences", Limits())
-
-
-@pytest.fixture(scope="module")
 def coloured(serve: Callable[..., str], words: Studio) -> str:
     """An app that begins with it."""
     shelf = Shelf(words, ["colour", "garments"], partial(tiny.studio, limits=words.limits))
@@ -414,12 +402,6 @@ def coloured(serve: Callable[..., str], words: Studio) -> str:
 def paints(page: Page, coloured: str, errors: list[str]) -> Page:
     visit(page, coloured)
     return page
-
-
-def rgb(canvas: Locator) -> np.ndarray:
-    """What a canvas shows, (H, W, 3)."""
-    flat = canvas.evaluate("c => [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]")
-    return np.array(flat, np.uint8).reshape(*canvas.evaluate("c => [c.height, c.width]"), 4)[..., :3]
 
 
 def colour(page: Page, name: str) -> None:
@@ -456,7 +438,7 @@ def test_draws_in_colour_on_coloured_paper_and_runs_a_sentence(paints: Page) -> 
     source.get_by_role("button", name="Paper in this colour").click()
     expect(reading(paints, "What the model sees")).to_have_text("reads only yellow paper")
     colour(paints, "purple")
-    line(paints, "#image-source", [(0.3, 0.2), (0.7, 0.2), (0.45, 0.8)])
+    drag(paints, paints.locator("#image-source .ink"), (0.3, 0.2), (0.7, 0.2), (0.45, 0.8))
     expect(reading(paints, "What the model sees")).to_have_text(re.compile("^reads .*purple 7 on yellow"))
     drawn = rgb(source.locator(".ink"))
     becomes(paints, lambda: sees(paints), drawn)
@@ -507,19 +489,7 @@ def test_masks_the_paper_in_one_click(paints: Page, words: Studio) -> None:
 def test_stops_in_colour(paints: Page, words: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
     denoise = words.pipeline.denoiser.forward
     monkeypatch.setattr(words.pipeline.denoiser, "forward", lambda *given: time.sleep(0.02) or denoise(*given))
-    paints.get_by_role("button", name="Sampler, steps, guidance, seed").click()
-    set_steps(paints, 250)
-    set_strength(paints, 1)
-    expect(paints.locator("#image-strength")).to_contain_text("Runs 250 of 250 steps")
-    paints.locator("#image-go").click()
-    position = paints.locator("#image-player .position")
-    expect(position).to_have_text(re.compile(r"^\d+ / 250$"))
-    paints.locator("#image-stop").click()
-    paints.wait_for_timeout(600)
-    reached = position.inner_text()
-    paints.wait_for_timeout(600)
-    assert position.inner_text() == reached != "250 / 250"
-    expect(paints.locator("#image-status")).to_contain_text("when the model was opened")
+    stops_midway(paints, 250)
 
 
 def test_takes_a_coloured_upload_as_it_is(paints: Page, words: Studio) -> None:

@@ -11,13 +11,7 @@ from playwright.sync_api import Page, expect
 
 from diffusion.ui import build_app, launch_kwargs
 from diffusion.ui.shelf import Shelf
-from diffusion.ui.studio import Limits, Studio
-
-
-@pytest.fixture(scope="module")
-def words() -> Studio:
-    """A model of sentences, not trained."""
-    return tiny.studio("sentences", Limits())
+from diffusion.ui.studio import Studio
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +105,9 @@ def test_one_step_leaves_no_room_for_a_change(tab: Page) -> None:
     tab.get_by_role("tab", name="Change of mind").click()
     tab.locator("#prompt-steps input[type=number]").fill("1")
     tab.keyboard.press("Tab")
+    after = tab.locator("#prompt-after")
+    expect(after.get_by_role("slider")).to_have_attribute("max", "2")
+    expect(after.locator("input[type=number]")).to_have_value("1")
     tab.locator("#prompt-part").click()
     expect(tab.locator(".toast-body").first).to_contain_text("A change of mind takes 2 steps or more")
 

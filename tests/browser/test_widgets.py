@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from axe_playwright_python.sync_playwright import Axe
+from pixels import drag, rgb
 from playwright.sync_api import Locator, Page, expect
 
 from diffusion import reading
@@ -319,24 +320,6 @@ def test_mask_over_a_picture_that_another_widget_sent(app: Page) -> None:
     mask.get_by_role("button", name="Erase").click()
     mask.locator(".ink").click()
     expect(app.get_by_label("Masked", exact=True)).to_have_value(f"0 of {strokes(3).sum()}")
-
-
-def rgb(canvas: Locator) -> np.ndarray:
-    """What a canvas shows, (H, W, 3)."""
-    flat = canvas.evaluate("c => [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]")
-    return np.array(flat, np.uint8).reshape(*canvas.evaluate("c => [c.height, c.width]"), 4)[..., :3]
-
-
-def drag(app: Page, pad: Locator, *points: tuple[float, float]) -> None:
-    """A stroke with the mouse; points as shares of the pad's width and height."""
-    pad.scroll_into_view_if_needed()
-    box = pad.bounding_box()
-    places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
-    app.mouse.move(*places[0])
-    app.mouse.down()
-    for place in places[1:]:
-        app.mouse.move(*place, steps=5)
-    app.mouse.up()
 
 
 MIDDLE = 0.5  # between pixels 15 and 16 of 32: a line there covers both, and part of their neighbours

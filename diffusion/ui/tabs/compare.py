@@ -149,8 +149,8 @@ def build(shelf: Shelf) -> Handles:
             with gr.Column(scale=7, min_width=280):
                 cells = DigitGrid(**now["grid"], label="Pictures of the chosen cell", elem_id="compare-grid")
         explain("What is compared, and how far to trust it", "compare")
-        contest = gr.State(now["contest"]["value"], time_to_live=1800)
-        chosen = gr.State(now["chosen"]["value"], time_to_live=1800)
+        contest = gr.State(now["contest"]["value"])
+        chosen = gr.State(now["chosen"]["value"])
     return Handles(
         tab, samplers, columns, by, picker, guidance, count, seed, go, stop, status, board, room, curve, heading, cells,
         facts, take, contest, chosen,

@@ -178,7 +178,7 @@ def build(shelf: Shelf) -> Handles:
                     **now["player"], label="Result", panes=("Result",), origin=0, elem_id="image-player"
                 )
                 status = gr.HTML(**now["status"], elem_id="image-status", elem_classes="lab-status")
-                result = gr.State(now["result"]["value"], time_to_live=1800)
+                result = gr.State(now["result"]["value"])
                 with gr.Row(elem_classes="lab-actions"):
                     back = gr.Button("Use as picture", elem_id="image-back", size="md", min_width=120)
                     compare = gr.Button(

@@ -77,8 +77,7 @@ def build(shelf: Shelf) -> Handles:
     with gr.Tab("Noise", id="noise", elem_id="noise-tab") as tab:
         gr.HTML(LEAD, elem_classes="lab-lead")
         picture, seed, column, line_seed = (
-            gr.State(value, time_to_live=1800)
-            for value in (*(now[name]["value"] for name in ("picture", "seed", "column")), LINE_SEED)
+            gr.State(value) for value in (*(now[name]["value"] for name in ("picture", "seed", "column")), LINE_SEED)
         )
         with gr.Row(equal_height=False, elem_classes="lab-split"):
             with (

@@ -20,21 +20,10 @@ COUNT, SEED = 4, 3  # what the controls open with
 OTHER_SEED, ON_THE_WAY = 8, 9
 TURN = 4  # after which step the fork parts
 VERBS = {"go": "Make", "travel": "Travel", "part": "Part ways"}  # what the three buttons do
-MADE = {
-    "grid": {"columns": 4},
-    "film": {"panes": ["Predicted picture"]},
-    "status": {},
-    "watched": {},
-    "way": {"step": "Picture", "fps": 6, "autoplay": True},
-    "strip": {"columns": ON_THE_WAY},
-    "way_status": {},
-    "travelled": {},
-    "fork": {"origin": 0},
-    "fork_status": {},
-    "forked": {},
-}
-"""What runs make -> properties by which a widget is updated beside its value: without any, one that is not on the page
-would lose its own."""
+MADE = (
+    "grid", "film", "status", "watched", "way", "strip", "way_status", "travelled", "fork", "fork_status", "forked",
+)  # fmt: skip
+"""What the three make, in the order in which they yield it."""
 QUIET = {"api_visibility": "private", "show_progress": "hidden"}
 
 
@@ -56,7 +45,7 @@ def shown(studio: Studio) -> Shown:
         return {
             "lead": {"value": f"<p>{html.escape(why)} Choose another model in the menu above.</p>"},
             "room": {"visible": False},
-            **{name: {"value": None, **own} for name, own in MADE.items()},
+            **{name: {"value": None} for name in MADE},
             **{name: {"value": text} for name, text in VERBS.items()},
             "single": {"visible": False},
             "words": {"visible": False},
@@ -82,10 +71,7 @@ def shown(studio: Studio) -> Shown:
         "single": {"value": f"<p>{html.escape(single)}</p>", "visible": not studio.sentences},
         "words": {"visible": studio.sentences},
         "ways": {"selected": "words" if studio.sentences else "travel"},
-        **{
-            name: {"value": part, **own}
-            for (name, own), part in zip(MADE.items(), (*painted, *way, *fork), strict=True)
-        },
+        **{name: {"value": part} for name, part in zip(MADE, (*painted, *way, *fork), strict=True)},
         **{name: {"value": text} for name, text in zip(VERBS, prices, strict=True)},
         "after": {"maximum": max(2, studio.defaults["steps"] - 1), "value": after},
         **settled,
@@ -170,7 +156,7 @@ def build(shelf: Shelf) -> Handles:
                         count = gr.Slider(1, PICTURES, COUNT, step=1, label="How many", elem_id="prompt-count")
                         go = actions(now["go"]["value"], "prompt-go")
                         status = gr.HTML(**now["status"], elem_classes="lab-status", elem_id="prompt-status")
-                        cells = DigitGrid(**now["grid"], label="Pictures", elem_id="prompt-grid")
+                        cells = DigitGrid(**now["grid"], label="Pictures", columns=4, elem_id="prompt-grid")
                         gr.HTML(
                             "<p>Select a picture to see where its words were looked at. The brighter, the more; all "
                             "words of a step have one scale.</p>",
@@ -191,8 +177,12 @@ def build(shelf: Shelf) -> Handles:
                         )  # fmt: skip
                     travel = actions(now["travel"]["value"], "prompt-travel")
                     way_status = gr.HTML(**now["way_status"], elem_classes="lab-status", elem_id="prompt-way-status")
-                    way = FramePlayer(**now["way"], label="On the way", elem_id="prompt-way")
-                    strip = DigitGrid(**now["strip"], label="All on the way", elem_id="prompt-strip")
+                    way = FramePlayer(
+                        **now["way"], label="On the way", step="Picture", fps=6, autoplay=True, elem_id="prompt-way"
+                    )
+                    strip = DigitGrid(
+                        **now["strip"], label="All on the way", columns=ON_THE_WAY, elem_id="prompt-strip"
+                    )
                 with gr.Tab("Change of mind", id="fork"):
                     changed = DigitPicker(**now["changed"], label="Then ask for", any="Any", elem_id="prompt-changed")
                     after = gr.Slider(
@@ -201,7 +191,7 @@ def build(shelf: Shelf) -> Handles:
                     )  # fmt: skip
                     part = actions(now["part"]["value"], "prompt-part")
                     fork_status = gr.HTML(**now["fork_status"], elem_classes="lab-status", elem_id="prompt-fork-status")
-                    fork = FramePlayer(**now["fork"], label="Two branches", elem_id="prompt-fork")
+                    fork = FramePlayer(**now["fork"], label="Two branches", origin=0, elem_id="prompt-fork")
         controls.explain("What do words do?", "prompt")
         watched, travelled, forked = (gr.State(time_to_live=1800) for _ in range(3))
         # Not the States' own values, to which they would fall back after their time: other runs than those on show.

@@ -121,7 +121,7 @@ def build(shelf: Shelf) -> Handles:
     now = shown(shelf.default)
     with gr.Tab("VAE", id="vae") as tab:
         absent = gr.HTML(**now["absent"], elem_classes="lab-lead", elem_id="vae-absent")
-        states = (gr.State(now[name]["value"], time_to_live=1800) for name in ("first", "second", "nth", "goal_nth"))
+        states = (gr.State(now[name]["value"]) for name in ("first", "second", "nth", "goal_nth"))
         first, second, nth, goal_nth = states
         with gr.Column(**now["room"], elem_id="vae-room") as room:
             lead = gr.Markdown(**now["lead"], elem_classes="lab-lead")
