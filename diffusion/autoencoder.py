@@ -1,7 +1,9 @@
 """Codecs between images and what is diffused: a variational autoencoder, named as in diffusers, and plain pixels."""
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -14,6 +16,12 @@ from torch import Tensor, nn
 from diffusion import __version__, checkpoints
 from diffusion.config import STRICT, parse
 from diffusion.unet import Attention, Block, ResnetBlock, check_levels, check_positive, named, upsample
+
+AT_ONCE = 2**18
+"""Pixels that are coded together at most: 334 digits, or one picture of 512 x 512."""
+
+LARGEST = 2**20
+"""Pixels of a picture that is decoded whole; one of more is decoded in tiles."""
 
 
 @dataclass(frozen=True)
@@ -76,17 +84,55 @@ def check_padding(image_size: int, sample_size: int) -> None:
         raise ValueError(f"image_size must be at most sample_size = {sample_size}, but it is {image_size}.")
 
 
-def pad(images: Tensor, size: int, value: float) -> Tensor:
-    """Center (B, C, H, H) in a square of `size`."""
-    before = (size - images.shape[-1]) // 2
-    after = size - images.shape[-1] - before
+def pad(images: Tensor, margin: int, value: float) -> Tensor:
+    """Center (B, C, H, W) in (B, C, H + margin, W + margin)."""
+    before, after = margin // 2, margin - margin // 2
     return F.pad(images, (before, after, before, after), value=value)
 
 
-def crop(images: Tensor, size: int) -> Tensor:
-    """The inverse of pad: the middle square of `size`."""
-    before = (images.shape[-1] - size) // 2
-    return images[..., before : before + size, before : before + size]
+def crop(images: Tensor, margin: int) -> Tensor:
+    """The inverse of pad: the middle of (B, C, H + margin, W + margin)."""
+    before, (height, width) = margin // 2, (side - margin for side in images.shape[-2:])
+    return images[..., before : before + height, before : before + width]
+
+
+def at_once(shape: Sequence[int], factor: int = 1) -> int:
+    """How many of a batch (B, C, h, w), each of whose cells stands for factor^2 pixels, are coded together."""
+    return max(1, AT_ONCE // (shape[-2] * shape[-1] * factor**2))
+
+
+def tiled(decode: Callable[[Tensor], Tensor], z: Tensor, cells: int) -> Tensor:
+    """decode(z) from tiles of cells x cells, a quarter of each over the next, where the two are blended in a line.
+
+    Norms and attention see one tile at a time, so that the picture is near the whole one's, not equal to it. The
+    result is that of diffusers' AutoencoderKL.tiled_decode.
+    """
+    stride = cells - cells // 4
+    tiles = [
+        [decode(z[..., y : y + cells, x : x + cells]) for x in range(0, z.shape[-1], stride)]
+        for y in range(0, z.shape[-2], stride)
+    ]
+    factor = tiles[0][0].shape[-1] // min(cells, z.shape[-1])
+    step, overlap = stride * factor, (cells - stride) * factor
+
+    def blended(before: Tensor | None, tile: Tensor, axis: int) -> Tensor:
+        """A tile whose first pixels along an axis come out of the last of the one before."""
+        if before is None:
+            return tile
+        extent = min(overlap, before.shape[axis], tile.shape[axis])
+        share = torch.arange(extent).to(tile).div(extent).view(-1, *[1] * (-1 - axis))
+        ours, rest = tile.split([extent, tile.shape[axis] - extent], axis)
+        theirs = before.narrow(axis, before.shape[axis] - extent, extent)
+        return torch.cat([theirs * (1 - share) + ours * share, rest], axis)
+
+    rows, above = [], [None] * len(tiles[0])
+    for row in tiles:
+        left = None
+        for x, tile in enumerate(row):
+            row[x] = left = blended(left, blended(above[x], tile, -2), -1)
+        above = row
+        rows.append(torch.cat([tile[..., :step, :step] for tile in row], -1))
+    return torch.cat(rows, -2)
 
 
 class Gaussian(NamedTuple):
@@ -187,6 +233,7 @@ class VAE(nn.Module):
         super().__init__()
         self.config = config
         self.factor = 2 ** (len(config.block_out_channels) - 1)
+        self.margin = config.sample_size - config.image_size
         cells = config.sample_size // self.factor
         self.image_shape = (config.channels, config.image_size, config.image_size)
         self.latent_shape = (config.latent_channels, cells, cells)
@@ -196,24 +243,37 @@ class VAE(nn.Module):
         self.post_quant_conv = nn.Conv2d(config.latent_channels, config.latent_channels, 1)
 
     def posterior(self, images: Tensor) -> Gaussian:
-        """The unscaled q(z | x) of images (B, C, image_size, image_size) in [-1, 1]."""
-        padded = pad(images, self.config.sample_size, value=-1).to(self.quant_conv.weight.dtype)
-        mean, logvar = self.quant_conv(self.encoder(padded)).to(images.dtype).chunk(2, dim=1)
+        """The unscaled q(z | x) of images (B, C, H, W) in [-1, 1]; few large ones at a time, to bound the memory."""
+        padded = pad(images, self.margin, value=-1).to(self.quant_conv.weight.dtype)
+        moments = torch.cat([self.quant_conv(self.encoder(few)) for few in padded.split(at_once(padded.shape))])
+        mean, logvar = moments.to(images.dtype).chunk(2, dim=1)
         return Gaussian(mean, logvar.clamp(-30, 20))
 
     def encode(self, images: Tensor) -> Tensor:
-        """The posterior mean times scaling_factor: (B, C, image_size, image_size) in [-1, 1] -> (B, *latent_shape)."""
+        """The posterior mean times scaling_factor: (B, C, H, W) in [-1, 1] -> (B, latent_channels, h, w)."""
         return self.posterior(images).mean * self.config.scaling_factor
 
     def decode(self, z: Tensor) -> Tensor:
-        """Scaled latents (B, *latent_shape) -> images (B, *image_shape), not clamped to [-1, 1]."""
+        """Scaled latents (B, latent_channels, h, w) -> images (B, C, H, W), not clamped to [-1, 1].
+
+        To bound the memory, few large pictures are decoded at a time, and of one above LARGEST blended tiles.
+        """
         unscaled = (z / self.config.scaling_factor).to(self.post_quant_conv.weight.dtype)
-        images = self.decoder(self.post_quant_conv(unscaled))
-        return crop(images, self.config.image_size).to(z.dtype)
+        area = unscaled[0, 0].numel() * self.factor**2
+        decode = self._decode if area <= LARGEST else partial(tiled, self._decode, cells=self.latent_shape[-1])
+        images = torch.cat([decode(few) for few in unscaled.split(at_once(unscaled.shape, self.factor))])
+        return crop(images, self.margin).to(z.dtype)
+
+    def _decode(self, z: Tensor) -> Tensor:
+        return self.decoder(self.post_quant_conv(z))
 
     def latent_mask(self, mask: Tensor) -> Tensor:
-        """The cells over any masked pixel: (B, 1, image_size, image_size), nonzero to repaint -> bool (B, 1, h, w)."""
-        return F.max_pool2d(pad(mask.float(), self.config.sample_size, value=0), self.factor) > 0
+        """The cells over any masked pixel: (B, 1, H, W), nonzero to repaint -> bool (B, 1, h, w)."""
+        return F.max_pool2d(pad(mask.float(), self.margin, value=0), self.factor) > 0
+
+    def latent_of(self, height: int, width: int) -> tuple[int, int, int]:
+        """The shape of the latent of a picture whose padded sides the factor divides."""
+        return (self.config.latent_channels, *((side + self.margin) // self.factor for side in (height, width)))
 
 
 class Autoencoder(nn.Module):
@@ -249,17 +309,22 @@ class Pixels(nn.Module):
         self.config = config
         self.bounds = low, high = config.range
         self.center, self.scale = (high + low) / 2, (high - low) / 2
+        self.factor, self.margin = 1, config.sample_size - config.image_size
         self.image_shape = (config.channels, config.image_size, config.image_size)
         self.latent_shape = (config.channels, config.sample_size, config.sample_size)
 
     def encode(self, images: Tensor) -> Tensor:
-        """(B, C, image_size, image_size) in [-1, 1] -> (B, C, sample_size, sample_size) in range, the border black."""
-        return self.center + self.scale * pad(images, self.config.sample_size, value=-1)
+        """(B, C, H, W) in [-1, 1] -> (B, C, H + margin, W + margin) in range, the border black."""
+        return self.center + self.scale * pad(images, self.margin, value=-1)
 
     def decode(self, z: Tensor) -> Tensor:
-        """The middle of z, (B, C, image_size, image_size) in [-1, 1]."""
-        return (crop(z, self.config.image_size) - self.center) / self.scale
+        """The middle of z, (B, C, H, W) in [-1, 1]."""
+        return (crop(z, self.margin) - self.center) / self.scale
 
     def latent_mask(self, mask: Tensor) -> Tensor:
-        """The mask, padded: (B, 1, image_size, image_size), nonzero to repaint -> bool, its sides sample_size."""
-        return pad(mask.float(), self.config.sample_size, value=0) > 0
+        """The mask, padded: (B, 1, H, W), nonzero to repaint -> bool (B, 1, H + margin, W + margin)."""
+        return pad(mask.float(), self.margin, value=0) > 0
+
+    def latent_of(self, height: int, width: int) -> tuple[int, int, int]:
+        """The shape of the state of a picture."""
+        return (self.config.channels, height + self.margin, width + self.margin)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from diffusion.weights import Shapes, read_tensors
@@ -270,9 +271,11 @@ def open_clip(layout: Layout) -> bool:
     return any(place.third is not None for place in layout.text.values())
 
 
-def fetch(path: Path, part: Mapping[str, Place]) -> dict[str, Tensor]:
-    """A part's tensors under our names; ValueError if the file is damaged."""
-    tensors = read_tensors(path, {place.name for place in part.values()})
+def fetch(
+    path: Path, part: Mapping[str, Place], device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> dict[str, Tensor]:
+    """A part's tensors under our names, as `read_tensors` reads them; ValueError if the file is damaged."""
+    tensors = read_tensors(path, {place.name for place in part.values()}, device, dtype)
     return {name: _third(tensors[place.name], place.third) for name, place in part.items()}
 
 

@@ -87,20 +87,34 @@ class Pipeline(nn.Module):
             )
 
     @classmethod
-    def load(cls, reference: str | Path, raw: bool = False) -> "Pipeline":
+    def load(
+        cls,
+        reference: str | Path,
+        raw: bool = False,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> "Pipeline":
         """Opens a checkpoint: a name under checkpoints/, a folder, or a Hub id owner/name[@revision].
 
         Of Stable Diffusion 1 and 2 it may be a model in the layout of diffusers, or a .safetensors file in the original
         layout. raw: of such a file that has its network twice, not the one that was averaged over the training.
 
+        device, dtype: of the network and the codec. Each of Stable Diffusion's tensors goes there as it is read, and
+        main memory never holds them all besides. A frozen text model stays in main memory, float32: it runs once a
+        request, and a GPU's memory is better used.
+
         Raises:
             ValueError: one sentence on what is wrong with the reference or the checkpoint.
         """
-        checkpoint = stable_diffusion.read(reference, raw)
+        checkpoint = stable_diffusion.read(reference, raw, device, dtype)
         config = parse(ModelConfig, checkpoint.config, str(checkpoint.folder / "config.json"))
         with torch.device("meta"):  # without memory or random numbers, since every tensor is replaced
             pipeline = cls(config)
         checkpoints.load_into(pipeline, checkpoint.tensors, str(reference))
+        for part in (pipeline.denoiser, pipeline.codec):
+            part.to(device, dtype)
+        if [*pipeline.conditioner.parameters()]:  # of which a frozen text model has none
+            pipeline.conditioner.to(device)
         return pipeline.eval()
 
     def save(self, folder: str | Path) -> None:
@@ -126,7 +140,7 @@ class Pipeline(nn.Module):
             ValueError: a prompt or an image does not fit the model.
         """
         noise, context, later = self._asked(request)
-        negative = self.conditioner(request.negatives)
+        negative = self.conditioner(request.negatives).to(context)
         known, hole = self._known(request)
         # The grid's last intervals, as many as the strongest image asks for; each image is held until its own start.
         grid = self.grid(request.steps)
@@ -147,36 +161,58 @@ class Pipeline(nn.Module):
 
     def _asked(self, request: Request) -> tuple[Noise | Between, Tensor, Tensor]:
         """The noise of each image, what it is asked for (B, L, D), and what from the turn on."""
-        noise, context = Noise(request.seeds), self.conditioner(request.prompts)
+        noise, context = Noise(request.seeds), self.conditioner(request.prompts).to(self.device)
         if request.travel is not None:
             travel = request.travel
             shares = torch.tensor(travel.shares).view(-1, 1, 1)
-            context = context.lerp(self.conditioner([travel.prompt] * request.count), shares.to(context))
+            there = self.conditioner([travel.prompt] * request.count).to(context)
+            context = context.lerp(there, shares.to(context))
             noise = Between(noise, Noise([travel.seed] * request.count), travel.shares)
         later = context if request.turn is None else self.conditioner(request.turn.prompts)
         return noise, context, later
 
     def _known(self, request: Request) -> tuple[Tensor, Tensor]:
         """The clean states that a run starts from (count, ...), without an image the data's mean, and the bool hole."""
+        shape = self.shape(request)
         if request.image is None:
-            known = torch.zeros(request.count, *self.codec.latent_shape, device=self.device)
+            known = torch.zeros(request.count, *self.codec.latent_of(*shape[1:]), device=self.device)
             return known, torch.ones(1, dtype=torch.bool, device=self.device)
-        known = self.codec.encode(self._fit(request.image, request.count))
+        known = self.codec.encode(self._fit(request.image, request.count, shape))
         if request.mask is None:
             return known, torch.ones(1, dtype=torch.bool, device=self.device)
-        return known, self.codec.latent_mask(self._fit_mask(request.mask))
+        return known, self.codec.latent_mask(self._fit_mask(request.mask, shape))
 
-    def _fit(self, images: Tensor, count: int) -> Tensor:
+    def shape(self, request: Request) -> tuple[int, int, int]:
+        """What a request's pictures are, (C, H, W): of its size, else of the model's.
+
+        Raises:
+            ValueError: codec and network cannot halve pictures of this size as often as they do.
+        """
+        channels, *size = self.codec.image_shape
+        size, margin = request.size or size, self.codec.margin
+        for side in size:
+            if (side + margin) % self.unit:
+                below = (side + margin) // self.unit * self.unit - margin
+                near = " or ".join(str(near) for near in (below, below + self.unit) if near > 0)
+                raise ValueError(f"This model's pictures cannot be {side} pixels high or wide: take {near}.")
+        return channels, *size
+
+    @property
+    def unit(self) -> int:
+        """Pixels between one possible height or width of a picture and the next."""
+        return self.codec.factor * 2 ** (len(self.config.network.block_out_channels) - 1)
+
+    def _fit(self, images: Tensor, count: int, shape: tuple[int, int, int]) -> Tensor:
         images = images if images.ndim == 4 else images.unsqueeze(0)
-        if images.shape[1:] != self.codec.image_shape or len(images) not in (1, count):
-            wanted = " x ".join(map(str, self.codec.image_shape))
+        if images.shape[1:] != shape or len(images) not in (1, count):
+            wanted = " x ".join(map(str, shape))
             raise ValueError(f"The model takes images of {wanted}, one or {count} of them, not {tuple(images.shape)}.")
-        return images.to(self.device, torch.float32).expand(count, *self.codec.image_shape)
+        return images.to(self.device, torch.float32).expand(count, *shape)
 
-    def _fit_mask(self, mask: Tensor) -> Tensor:
-        size = self.codec.image_shape[1:]
-        if mask.shape != (1, *size):
-            raise ValueError(f"The mask must be 1 x {size[0]} x {size[1]}, not {tuple(mask.shape)}.")
+    def _fit_mask(self, mask: Tensor, shape: tuple[int, int, int]) -> Tensor:
+        _, height, width = shape
+        if mask.shape != (1, height, width):
+            raise ValueError(f"The mask must be 1 x {height} x {width}, not {tuple(mask.shape)}.")
         return (mask > 0.5).unsqueeze(0).to(self.device)
 
     @torch.no_grad()
@@ -184,9 +220,14 @@ class Pipeline(nn.Module):
         """A step's predicted pictures (count, C, H, W) in [-1, 1]; known pixels are the request's own, bit for bit."""
         # Where no noise is left the state is the picture: methods of several steps end beside their last prediction.
         pictures = self.decode(step.x if (step.sigma == 0).all() else step.x0)
+        if not pictures.isfinite().all():
+            precision = str(next(self.denoiser.parameters()).dtype).removeprefix("torch.")
+            raise ValueError(f"The run ended in values that are no numbers: {precision} is too coarse for this model.")
         if request.mask is None:
             return pictures
-        return torch.where(self._fit_mask(request.mask), pictures, self._fit(request.image, request.count))
+        shape = self.shape(request)
+        known = self._fit(request.image, request.count, shape)
+        return torch.where(self._fit_mask(request.mask, shape), pictures, known)
 
     @torch.no_grad()
     def preview(self, step: Step) -> tuple[Tensor, Tensor]:
@@ -216,7 +257,7 @@ class Pipeline(nn.Module):
     @torch.no_grad()
     def reconstruct(self, images: Tensor) -> Tensor:
         """Pictures through encoder and decoder and back, (B, C, H, W) in [-1, 1]."""
-        return self.decode(self.codec.encode(self._fit(images, len(images))))
+        return self.decode(self.codec.encode(self._fit(images, len(images), self.codec.image_shape)))
 
 
 def choose_device(name: str | None = None) -> torch.device:

@@ -10,6 +10,7 @@ from diffusion.samplers import SAMPLERS
 
 MAX_COUNT, MAX_STEPS, MAX_GUIDANCE, MAX_SEED = 4096, 1000, 100.0, 2**63 - 2**32
 MAX_PROMPT = 1000  # characters
+MAX_SIDE = 2048  # pixels
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Request:
     prompt: one for all images, or one per image, each of 1000 characters at most; "" is the unconditional prompt.
     negative: what to steer away from, one for all or one per image; acts when guidance is not 1.
     count: images, 1 to 4096. seed: image i uses seed + i, whatever the batch; or one seed per image.
+    size: the pictures' height and width, 1 to 2048 pixels each, as far as the model can; None is the model's own.
     sampler: a key of SAMPLERS. steps: 1 to 1000 intervals of the noise grid.
     guidance: 0 to 100; 1 means none. interval: the noise levels at which guidance acts, default all.
     image: a start (C, H, W) or (count, C, H, W) in [-1, 1], or None.
@@ -62,6 +64,7 @@ class Request:
     negative: str | tuple[str, ...] = ""
     count: int = 1
     seed: int | tuple[int, ...] = 0
+    size: tuple[int, int] | None = None
     sampler: str = "dpmpp_2m"
     steps: int = 20
     guidance: float = 1.0
@@ -76,6 +79,11 @@ class Request:
         check_number("count", self.count, 1, MAX_COUNT, whole=True)
         for seed in self.seed if isinstance(self.seed, tuple) else (self.seed,):
             check_number("seed", seed, 0, MAX_SEED, whole=True)
+        if self.size is not None:
+            if not isinstance(self.size, tuple) or len(self.size) != 2:
+                raise ValueError("The size must be two numbers of pixels, height and width.")
+            for name, side in zip(("height", "width"), self.size, strict=True):
+                check_number(name, side, 1, MAX_SIDE, whole=True)
         check_number("steps", self.steps, 1, MAX_STEPS, whole=True)
         check_number("guidance", self.guidance, 0, MAX_GUIDANCE)
         for strength in self.strengths:

@@ -39,19 +39,25 @@ STEPS, GUIDANCE = 25, 7.5
 """What a model of others is sampled with, if nothing else is said."""
 
 
-def read(reference: str | Path, raw: bool = False) -> Checkpoint:
+def read(
+    reference: str | Path,
+    raw: bool = False,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Checkpoint:
     """Any checkpoint that the engine can open: its own, a folder in diffusers' layout, or one file of Stable Diffusion.
 
-    raw: of a file that has a network twice, not the one that was averaged over its training.
+    raw: of a file that has a network twice, not the one that was averaged over its training. device, dtype: what the
+    tensors of Stable Diffusion become as they are read; those of our own are small, and stay float32 in main memory.
 
     Raises:
         ValueError: one sentence on what is wrong with the reference or the checkpoint.
     """
     path = checkpoints.local(reference)
     if path.is_file():
-        return _read_file(path, raw)
+        return _read_file(path, raw, device, dtype)
     if INDEX in (files := checkpoints.listing(reference)):
-        return _read_folder(reference, files)
+        return _read_folder(reference, files, device, dtype)
     return checkpoints.read(reference)
 
 
@@ -71,7 +77,9 @@ def write(pipeline: "Pipeline", folder: str | Path) -> None:
         checkpoints.write(Path(folder) / part, settings, module.state_dict(), torch.float32, WEIGHTS[0])
 
 
-def _read_folder(reference: str | Path, files: Collection[str]) -> Checkpoint:
+def _read_folder(
+    reference: str | Path, files: Collection[str], device: torch.device | str, dtype: torch.dtype
+) -> Checkpoint:
     """A model in the layout of diffusers, of which `files` is the list."""
     check_installed()
     small = [INDEX, *(f"{part}/{CONFIG}" for part in PARTS), SCHEDULER_CONFIG]
@@ -95,7 +103,7 @@ def _read_folder(reference: str | Path, files: Collection[str]) -> Checkpoint:
     folder = checkpoints.find(reference, [*weights.values()], [*weights.values()], what)
     tensors = {}
     for part, file in weights.items():
-        tensors |= _placed(part, read_tensors(folder / file))
+        tensors |= _placed(part, read_tensors(folder / file, None, device, dtype))
     return Checkpoint(folder, config, tensors)
 
 
@@ -109,7 +117,7 @@ def _check_index(index: Mapping[str, Any], where: str) -> None:
             raise ValueError(f"{where}: its {part} is a {found}; only {wanted} can be opened.")
 
 
-def _read_file(path: Path, raw: bool) -> Checkpoint:
+def _read_file(path: Path, raw: bool, device: torch.device | str, dtype: torch.dtype) -> Checkpoint:
     """A whole model in one file, in the layout of Stable Diffusion's authors."""
     if path.suffix in PICKLES:
         raise ValueError(
@@ -137,7 +145,7 @@ def _read_file(path: Path, raw: bool) -> Checkpoint:
     config = _config(path.stem, codec, conditioner, network, schedule, prediction, "leading", "plms")
     tensors = {}
     for part, places in ((UNET, layout.unet), (VAE, layout.vae)):
-        tensors |= _placed(part, original_layout.fetch(path, places))
+        tensors |= _placed(part, original_layout.fetch(path, places, device, dtype))
     return Checkpoint(path.parent, config, tensors, layout.ignored)
 
 

@@ -12,10 +12,19 @@ from torch import Tensor
 Shapes = dict[str, tuple[int, ...]]
 
 
-def read_tensors(path: Path, names: Collection[str] | None = None) -> dict[str, Tensor]:
-    """A safetensors file's tensors, or those of these names, floating ones as float32; ValueError if it is damaged."""
+def read_tensors(
+    path: Path,
+    names: Collection[str] | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> dict[str, Tensor]:
+    """A safetensors file's tensors, or those of these names, one after the other; ValueError if it is damaged.
+
+    device: where they go; dtype: of the floating ones, the others stay as they are.
+    """
     with _opened(path) as file:
-        return {name: _copied(file.get_tensor(name)) for name in (file.keys() if names is None else names)}
+        read = ((name, file.get_tensor(name)) for name in (file.keys() if names is None else names))
+        return {name: _copied(tensor, device, dtype) for name, tensor in read}
 
 
 def read_shapes(path: Path) -> Shapes:
@@ -42,6 +51,6 @@ def _opened(path: Path) -> Iterator[Any]:
         raise ValueError(f"{path} ({path.stat().st_size:,} bytes) {fault}, or copy or download it again.") from None
 
 
-def _copied(tensor: Tensor) -> Tensor:
+def _copied(tensor: Tensor, device: torch.device | str, dtype: torch.dtype) -> Tensor:
     """Its own memory, not the file's, which may be replaced while the tensor is in use."""
-    return tensor.to(torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=True)
+    return tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype, copy=True)

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 
+from diffusion import autoencoder
 from diffusion.autoencoder import VAE, Gaussian, Pixels, PixelsConfig, VAEConfig
 from diffusion.config import dump, parse
 
@@ -68,6 +69,34 @@ def test_equals_diffusers(name: str):
     decoded = theirs.decode(z).sample[..., low : low + config.image_size, low : low + config.image_size]
     assert ours.decode(z).shape == (2, *ours.image_shape)
     assert close(ours.decode(z), decoded)
+
+
+@pytest.mark.parametrize("cells", [(14, 22), (8, 8), (6, 17)])
+@torch.no_grad()
+def test_tiles_are_diffusers(cells: tuple[int, int], monkeypatch):
+    """Tiles of 8 x 8 cells, a quarter over the next; the last of a row may be narrower than that quarter."""
+    config = VAEConfig(image_size=32, sample_size=32, channels=3, block_out_channels=(8, 8, 8), norm_num_groups=4)
+    theirs, ours = reference(config), VAE(config)
+    ours.load_state_dict(theirs.state_dict(), strict=True)
+    z = torch.randn(2, 4, *cells, generator=torch.Generator().manual_seed(0))
+    whole = ours.decode(z)
+    monkeypatch.setattr(autoencoder, "LARGEST", 0)
+    theirs.enable_tiling()
+    assert close(ours.decode(z), theirs.tiled_decode(z).sample)
+    assert ours.decode(z).shape == whole.shape and not close(ours.decode(z), whole)
+
+
+@torch.no_grad()
+def test_large_pictures_are_coded_one_by_one(monkeypatch):
+    config = CONFIGS["color"]
+    vae, x = VAE(config), images(config, 3)
+    z, widths = vae.encode(x), []
+    decoded = vae.decode(z)
+    for part in (vae.encoder, vae.decoder):
+        part.register_forward_pre_hook(lambda module, inputs: widths.append(len(inputs[0])))
+    monkeypatch.setattr(autoencoder, "AT_ONCE", config.sample_size**2)
+    assert close(vae.encode(x), z) and close(vae.decode(z), decoded)
+    assert widths == [1] * 6
 
 
 def test_stable_diffusion_has_its_size():

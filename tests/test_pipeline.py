@@ -1,5 +1,6 @@
 """Requests and what becomes of them, on small networks with random weights."""
 
+import copy
 import json
 import math
 from collections import deque
@@ -572,6 +573,62 @@ def test_masks_must_be_the_models(pipelines, shape):
 def test_unknown_prompts_are_refused_with_the_known(pipelines, words):
     with pytest.raises(ValueError, match='The model does not know the prompt "fox"; it knows cat, dog and ""'):
         next(pipelines["pixels"].generate(Request(**words)))
+
+
+@pytest.mark.parametrize(("kind", "size"), [("pixels", (15, 11)), ("latents", (21, 9))])
+@EACH
+def test_pictures_of_other_sizes(pipelines, kind, size, sampler):
+    """From noise, from an image and in a mask; what is outside it comes back."""
+    pipeline = pipelines[kind]
+    image = pictures(pipeline, 1).mean() + torch.linspace(-0.5, 0.5, size[0] * size[1]).view(1, *size)
+    mask = torch.zeros(1, *size)
+    mask[:, :4] = 1
+    for more in ({}, {"image": image, "strength": 0.5}, {"image": image, "mask": mask}):
+        request = Request("cat", count=2, size=size, steps=3, sampler=sampler, **more)
+        step = last(pipeline.generate(request))
+        made = pipeline.images(step, request)
+        assert made.shape == (2, 1, *size) and [part.shape for part in pipeline.preview(step)] == [made.shape] * 2
+        if "mask" in more:
+            assert torch.equal(made[:, :, 4:], image.expand(2, 1, *size)[:, :, 4:])
+
+
+def test_the_models_own_size_is_no_other(pipelines):
+    ours = Request("cat", seed=3, steps=2)
+    assert torch.equal(
+        last(pipelines["latents"].generate(ours)).x, last(pipelines["latents"].generate(replace(ours, size=(13, 13)))).x
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "message"),
+    [
+        ("pixels", (7, 8), "cannot be 8 pixels high or wide: take 7 or 9"),
+        ("pixels", (2, 7), "cannot be 2 pixels high or wide: take 1 or 3"),
+        ("latents", (13, 14), "cannot be 14 pixels high or wide: take 13 or 17"),
+    ],
+)
+def test_sizes_that_cannot_be_halved(pipelines, kind, size, message):
+    with pytest.raises(ValueError, match=f"^This model's pictures {message}\\.$"):
+        next(pipelines[kind].generate(Request(size=size)))
+
+
+@pytest.mark.parametrize("size", [7, (7,), (7, 7, 7), [7, 7], "77"])
+def test_a_size_has_two_sides(size):
+    refused("The size must be two numbers of pixels, height and width.", size=size)
+
+
+@pytest.mark.parametrize("side", [0, 2049, 8.0, True, math.nan, "8", None])
+def test_sides_are_checked(side):
+    refused("height must be a whole number from 1 to 2048, not ", size=(side, 8))
+    refused("width must be a whole number from 1 to 2048, not ", size=(8, side))
+
+
+def test_a_picture_that_is_no_number_is_no_picture(pipelines):
+    broken = copy.deepcopy(pipelines["latents"])
+    next(broken.denoiser.parameters()).data.fill_(math.nan)
+    request = Request(steps=2)
+    with pytest.raises(ValueError, match=r"^The run ended in values that are no numbers: float32 is too coarse for "):
+        broken.images(last(broken.generate(request)), request)
 
 
 # Configurations

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from test_clip import END, PROMPTS, TEXT, TOKENS, write_tokenizer
 from torch import Tensor
 
-from diffusion import diffusers_layout, original_layout, stable_diffusion
+from diffusion import diffusers_layout, original_layout, stable_diffusion, weights
 from diffusion.autoencoder import VAE, VAEConfig
 from diffusion.checkpoints import load_into
 from diffusion.clip import TOKENIZER
@@ -318,6 +318,24 @@ def test_inpainting_is_the_same(theirs, folder, tmp_path, monkeypatch, scheduler
     assert_same_picture(ours, request, picture)
     *_, end = ours.generate(request)
     assert_equal(end.x0[:, :, 7], z[:, :, 7])
+
+
+@pytest.mark.parametrize("tiling", [False, True])
+def test_pictures_of_other_sizes_are_the_same(theirs, folder, tmp_path, monkeypatch, tiling):
+    """Higher than wide; the autoencoder's tiles, of the model's own size, are theirs too."""
+    theirs.scheduler, (height, width), steps = scheduled("DDIMScheduler", "leading"), (40, 24), STEPS["leading"]
+    ours = loaded(folder, theirs.scheduler, tmp_path, monkeypatch)
+    eps = torch.stack([torch.randn(4, height // 2, width // 2, generator=draw) for draw in generators()])
+    sigma = ours.grid(steps)[0]
+    start = ((1 + sigma**2).rsqrt() * sigma * eps.double()).float()
+    monkeypatch.setattr(theirs.vae, "use_tiling", tiling)
+    if tiling:
+        monkeypatch.setattr("diffusion.autoencoder.LARGEST", 0)
+    size = {"height": height, "width": width}
+    picture = theirs(**ASKED, **size, num_inference_steps=steps, latents=start).images
+    assert picture.shape[2:] == (height, width)
+    request = Request(**PROMPTED, size=(height, width), sampler="ddim", steps=steps, guidance=5.0)
+    assert_same_picture(ours, request, picture)
 
 
 @pytest.mark.parametrize("scheduler", ["DDIMScheduler", "PNDMScheduler"])
@@ -891,6 +909,35 @@ def test_the_networks_precision_is_not_the_states(ours):
     for step, full in zip(half.generate(request), ours.generate(request), strict=True):
         assert step.x.dtype == step.x0.dtype == half.decode(step.x0).dtype == torch.float32
         assert 0 < (step.x - full.x).abs().max() < 0.1 * full.x.abs().max()
+
+
+def test_weights_go_where_they_are_wanted_as_they_are_read(folder, state, theirs, tmp_path, monkeypatch):
+    """In the precision asked for; the text model, which is frozen, stays in main memory as it is."""
+    read, places = weights.read_tensors, []
+
+    def watched(path, names=None, device="cpu", dtype=torch.float32):
+        places.append((Path(path).parent.name, str(device), dtype))
+        return read(path, names, device, dtype)
+
+    for module in (stable_diffusion, original_layout):
+        monkeypatch.setattr(module, "read_tensors", watched)
+    for reference in (folder, write_file(tmp_path, state)):
+        places.clear()
+        ours = Pipeline.load(reference, device="meta", dtype=torch.bfloat16)
+        assert len(places) >= 2 and {place[1:] for place in places if place[0] != "text_encoder"} >= {
+            ("meta", torch.bfloat16)
+        }
+        assert {(p.device.type, p.dtype) for p in ours.parameters()} == {("meta", torch.bfloat16)}
+        context = ours.conditioner(["red"])
+        assert context.device.type == "cpu" and context.dtype == torch.float32
+    assert Pipeline.load("mnist-score", device="meta").device.type == "meta"
+
+
+def test_half_precision_makes_nearly_the_same_picture(folder, ours):
+    half = Pipeline.load(folder, dtype=torch.bfloat16)
+    request = Request(prompt="red", steps=4, sampler="ddim", guidance=3.0)
+    made, full = (model.images([*model.generate(request)][-1], request) for model in (half, ours))
+    assert made.dtype == torch.float32 and 0 < (made - full).abs().mean() < 0.05
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 20, 50, 333, 999, 1000])

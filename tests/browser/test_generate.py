@@ -24,9 +24,12 @@ SMALL = {"digit": "7", "negative": "", "count": 4, "sampler": "dpmpp_2m", "steps
 @pytest.fixture
 def tab(page: Page, app_url: str, errors: list[str]) -> Page:
     """The app in a fresh page."""
-    # Gradio's page ends the stream of answers itself, as soon as all that it asked for on arrival has been answered.
-    with page.expect_event("requestfailed", lambda request: "/queue/data" in request.url):
-        page.goto(f"{app_url}/?__theme=light")
+    answered: list[str] = []
+    for event in ("requestfinished", "requestfailed"):  # the stream of answers ends with the last; either side ends it
+        page.on(event, lambda request: answered.append(request.url) if "/queue/data" in request.url else None)
+    page.goto(f"{app_url}/?__theme=light")
+    while not answered:
+        page.wait_for_timeout(50)
     expect(page.locator("#generate-grid [data-done='1'] .cell")).to_have_count(20)
     return page
 
