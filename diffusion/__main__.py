@@ -8,7 +8,8 @@ from typing import NoReturn
 import torch
 
 from diffusion import __version__
-from diffusion.commands import FRAMES, MODEL, generate, info, reconstruct
+from diffusion.commands import FRAMES, MODEL, Fetching, generate, info, reconstruct
+from diffusion.download import watched
 from diffusion.measure import COUNT, LATENT_COUNT, PROMPT_COUNT, SWEEP_COUNT, evaluate
 from diffusion.samplers import SAMPLERS
 
@@ -17,7 +18,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns 0, 2 after an error that it explained in one sentence, or 130 when interrupted."""
     args = _parser().parse_args(arguments)
     try:
-        args.run(args)
+        with watched(Fetching()):
+            args.run(args)
     except torch.OutOfMemoryError:
         return _fail(f"the memory of {args.device} is too small for this batch: choose a smaller --batch.")
     except (ValueError, OSError) as error:
@@ -110,7 +112,9 @@ def _evaluate_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def _info_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("checkpoint", nargs="?", metavar="CHECKPOINT", help="one of them; without it, list them all")
+    add = command.add_argument
+    add("checkpoint", nargs="?", metavar="CHECKPOINT", help="a name, folder or Hub id, or a file of Stable Diffusion; "
+        "without it, list those under checkpoints/")  # fmt: skip
 
 
 def _sampling_arguments(command: argparse.ArgumentParser) -> None:

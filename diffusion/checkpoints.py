@@ -1,13 +1,9 @@
 """Checkpoints: folders that describe themselves, on this disk or on the Hugging Face Hub."""
 
-import errno
-import hashlib
 import json
 import os
 import re
-import shutil
-from collections.abc import Collection, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Collection, Mapping
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
@@ -18,17 +14,16 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from diffusion import __version__
+from diffusion import __version__, hub
+from diffusion.hub import SAFETENSORS
 from diffusion.weights import read_tensors
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-SAFETENSORS = ".safetensors"
 FILES = (CONFIG, WEIGHTS, "recipe.yaml", "README.md", "samples.png", "training.json", "metrics.json")
 """All that is ever fetched from the Hub; the first two are required."""
 
 CHECKPOINTS = Path(os.environ.get("DIFFUSION_CHECKPOINTS") or Path(__file__).resolve().parent.parent / "checkpoints")
 PICKLES = {".pt", ".pth", ".ckpt", ".bin", ".pkl"}
-HUB_ID = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(@(?P<revision>[\w./-]+))?")
 
 SETTINGS = {
     r"transformer_blocks\.\d+\.(attn2|norm2)\.": "cross_attention_dim",
@@ -48,21 +43,6 @@ SETTINGS = {
     r"": "block_out_channels or width",
 }
 """The first pattern found in a tensor's name and fault (absent, or the axis of another length) -> what to look at."""
-
-REASONS = {
-    "OfflineModeIsEnabled": "'{name}' is not in the cache and HF_HUB_OFFLINE is set: load it once with it unset.",
-    "GatedRepoError": "'{repo}' is gated: accept its terms at {page}, then log in with `hf auth login`.",
-    "RevisionNotFoundError": "'{repo}' has no branch, tag or commit '{revision}'; {page}/commits/main lists them.",
-    "RepositoryNotFoundError": "No folder '{name}' here, no such model on the Hub: check the spelling, or log in with"
-    " `hf auth login` if it is private.",
-    "refused": "The Hub refused your token for '{repo}' ({status}): log in again with `hf auth login`.",
-    "busy": "The Hub is too busy to send '{name}' ({status}): try again in a few minutes.",
-    "full": "The disk filled up before '{name}' was complete: {free:,} bytes are free at {cache}.",
-    "incomplete": "'{name}' arrived incomplete and was discarded: check the connection and try again.",
-    "HTTPError": "The connection to {page} failed and '{name}' is not in the cache: check it and try again.",
-    "Exception": "'{name}' could not be read from the Hub: {error}.",
-}
-"""What went wrong on the way from the Hub (an exception's class, or a word for several) -> what to say; first match."""
 
 
 class Checkpoint(NamedTuple):
@@ -164,17 +144,14 @@ def find(
     Raises:
         ValueError: there is no such folder or repository, or it lacks one of `required`; `what` it is called then.
     """
-    path = local(reference, names_under)
+    path, check = local(reference, names_under), partial(_check, required=required, what=what)
     if path.is_dir():
-        for name in required:
-            if not (path / name).is_file():
-                present = [str(file.relative_to(path)) for file in (path / name).parent.glob("*")]
-                raise ValueError(_lacks(str(path), name, present, required, what))
+        check(str(path), hub.files_in(path))
         return path
     if path.is_file():
         raise ValueError(f"{path} is a file; name the folder that holds {' and '.join(required)}.")
-    if isinstance(reference, str) and (hub := HUB_ID.fullmatch(reference)):
-        return _download(reference, hub["repo"], hub["revision"], files, required, what)
+    if isinstance(reference, str) and hub.ID.fullmatch(reference):
+        return hub.fetch(reference, files, required, check)
     choices = "a folder or a Hub id owner/name[@revision]"
     if names_under:
         known = ", ".join(path.parent.name for path in sorted(names_under.glob(f"*/{CONFIG}"))) or "none yet"
@@ -190,27 +167,10 @@ def listing(reference: str | Path, names_under: Path | None = CHECKPOINTS) -> se
     """
     path = local(reference, names_under)
     if path.is_dir():
-        return _files(path)
-    if path.is_file() or not (isinstance(reference, str) and (hub := HUB_ID.fullmatch(reference))):
+        return hub.files_in(path)
+    if path.is_file() or not (isinstance(reference, str) and hub.ID.fullmatch(reference)):
         return set()
-    import huggingface_hub
-    from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled
-
-    repo, revision = hub["repo"], hub["revision"]
-    try:
-        info = huggingface_hub.HfApi().model_info(repo, revision=revision, timeout=10)
-        return {file.rfilename for file in info.siblings}
-    except (HTTPError, OfflineModeIsEnabled, ValueError) as error:
-        try:
-            # The patterns are of what must be there, which is nothing.
-            cached = partial(huggingface_hub.snapshot_download, local_files_only=True, allow_patterns=[])
-            return _files(Path(cached(repo, revision=revision)))
-        except (FileNotFoundError, ValueError):
-            raise ValueError(_reason(error, reference)) from error
-
-
-def _files(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in (*folder.glob("*"), *folder.glob("*/*")) if path.is_file()}
+    return hub.listing(reference)
 
 
 def local(reference: str | Path, names_under: Path | None = CHECKPOINTS) -> Path:
@@ -221,108 +181,17 @@ def local(reference: str | Path, names_under: Path | None = CHECKPOINTS) -> Path
     return path
 
 
-def _download(
-    name: str, repo: str, revision: str | None, files: Collection[str], required: Collection[str], what: str
-) -> Path:
-    """The cached folder of a repository's `files`: fetched unless they are here already, weights verified."""
-    import huggingface_hub as hub  # only here: a local checkpoint needs neither the library nor its start-up time
-    from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled
-
-    fetch = partial(hub.snapshot_download, repo, revision=revision, allow_patterns=[*files])
-    wanted = [file for file in required if file in files]
-    weights = [file for file in wanted if file.endswith(SAFETENSORS)]
-    try:
-        info = hub.HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=10)
-    except (HTTPError, OfflineModeIsEnabled, ValueError) as error:
-        try:  # whatever the Hub says today, a copy that is here still works
-            folder = Path(fetch(local_files_only=True))
-            for file in wanted:
-                (folder / file).resolve(strict=True)
-        except (FileNotFoundError, ValueError):
-            raise ValueError(_reason(error, name)) from error
-        for file in weights:
-            _verify(folder, file, None, name)
-        return folder
-
-    announced = {file.rfilename: file for file in info.siblings}
-    for file in required:
-        if file not in announced:
-            raise ValueError(_lacks(f"'{name}' on the Hub", file, announced, required, what))
-    paths = {file: hub.try_to_load_from_cache(repo, file, revision=info.sha) for file in files if file in announced}
-    needed = sum(announced[file].size for file, path in paths.items() if not isinstance(path, str))
-    cache = Path(hub.constants.HF_HUB_CACHE)
-    if needed > (free := _free(cache)):
-        raise ValueError(f"'{name}' needs {needed:,} bytes, {free:,} are free at {cache}: make room or set HF_HOME.")
-    try:
-        folder = Path(fetch() if needed else fetch(revision=info.sha, local_files_only=True))
-    except Exception as error:  # of HTTP, the disk or the library's native transfer: each has its sentence
-        raise ValueError(_reason(error, name)) from error
-    for file in weights:
-        _verify(folder, file, announced[file], name)
-    return folder
-
-
-def _verify(folder: Path, file: str, announced: Any, name: str) -> None:
-    """Compare weights with the Hub's hash (sha256 in LFS, else Git's blob sha1) once; the verdict is kept."""
-    weights = folder / file
-    expected = announced and (announced.lfs.sha256 if announced.lfs else announced.blob_id)
-    if weights.is_symlink():  # the cache names each blob by its hash
-        expected = Path(os.readlink(weights)).name
-    if not expected:
+def _check(where: str, present: Collection[str], required: Collection[str], what: str) -> None:
+    """ValueError if one of the files that are `required` is not among those that are `present`."""
+    if (name := next((name for name in required if name not in present), None)) is None:
         return
-    stat = weights.stat()
-    verdict, seen = folder.parents[1] / "verified" / expected, f"{stat.st_size} {stat.st_mtime_ns}"
-    if verdict.is_file() and verdict.read_text() == seen:
-        return
-    digest = hashlib.sha256() if len(expected) == 64 else hashlib.sha1(b"blob %d\0" % stat.st_size)
-    with weights.open("rb") as content:
-        while block := content.read(2**20):
-            digest.update(block)
-    if digest.hexdigest() != expected:
-        weights.resolve().unlink()
-        weights.unlink(missing_ok=True)
-        raise ValueError(f"'{name}': {file} is not what the Hub announced (other hash) and was removed; try again.")
-    with suppress(OSError):  # a read-only cache is hashed each time
-        verdict.parent.mkdir(exist_ok=True)
-        verdict.write_text(seen)
-
-
-def _free(folder: Path) -> int:
-    """Free bytes on the disk that holds a folder, or will hold it."""
-    return shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
-
-
-def _reason(error: BaseException, name: str) -> str:
-    from huggingface_hub import constants
-
-    if type(error).__name__ == "LocalEntryNotFoundError" and error.__cause__:
-        error = error.__cause__
-    status = getattr(getattr(error, "response", None), "status_code", 0)
-    causes = {cls.__name__ for cls in type(error).__mro__} | {
-        "refused" if status in (401, 403) else "",
-        "busy" if status == 429 or status >= 500 else "",
-        "full" if getattr(error, "errno", None) == errno.ENOSPC else "",
-        "incomplete" if "Consistency check failed" in str(error) else "",
-    }
-    repo, _, revision = name.partition("@")
-    return next(reason for cause, reason in REASONS.items() if cause in causes).format(
-        name=name,
-        repo=repo,
-        revision=revision,
-        page=f"{constants.ENDPOINT}/{repo}",
-        status=status,
-        cache=constants.HF_HUB_CACHE,
-        free=_free(Path(constants.HF_HUB_CACHE)),
-        error=" ".join(str(error).split()).rstrip(".") or type(error).__name__,
-    )
-
-
-def _lacks(where: str, name: str, present: Iterable[str], required: Iterable[str], what: str) -> str:
     beside = (Path(file) for file in present if Path(file).parent == Path(name).parent)
-    pickles = sorted(str(path) for path in beside if path.suffix in PICKLES)
+    pickles = sorted(path.as_posix() for path in beside if path.suffix in PICKLES)
     if name.endswith(SAFETENSORS) and pickles:
-        return f"{where} has only a pickle ({pickles[0]}), which can run code: convert it with safetensors' save_file."
-    return f"{where} has no {name}; a {what} is a folder with {' and '.join(required)}."
+        raise ValueError(
+            f"{where} has only a pickle ({pickles[0]}), which can run code: convert it with safetensors' save_file."
+        )
+    raise ValueError(f"{where} has no {name}; a {what} is a folder with {' and '.join(required)}.")
 
 
 def read_config(folder: Path, name: str = CONFIG) -> dict[str, Any]:

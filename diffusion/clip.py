@@ -210,6 +210,11 @@ class CLIPText(nn.Module):
             self._frozen = load(config)
 
     @property
+    def text_model(self) -> nn.Module:
+        """The frozen text model, which is not among the parameters."""
+        return self._frozen.model
+
+    @property
     def room(self) -> str:
         """How much of a prompt is read at most."""
         return f"{self.length - 2} tokens"

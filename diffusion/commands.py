@@ -5,6 +5,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -16,17 +17,21 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from diffusion import checkpoints, data, export
+from diffusion import checkpoints, data, export, stable_diffusion
 from diffusion.autoencoder import Autoencoder
 from diffusion.classifier import Classifier
+from diffusion.clip import CLIPText
 from diffusion.conditioning import unread
-from diffusion.pipeline import Pipeline, choose_device
+from diffusion.config import parse
+from diffusion.download import Download
+from diffusion.pipeline import ModelConfig, Pipeline, choose_device
 from diffusion.request import MAX_COUNT, Request, check_number
 from diffusion.samplers import SAMPLERS
 
 MODEL = "mnist-latent"
 MAX_IMAGES = 1_000_000
 FRAMES = {"noisy": 0, "clean": 1}  # the two halves of Pipeline.preview
+OURS = "our own"
 BATCH_PIXELS = 100_000  # a batch of 127 digits, or one large picture
 
 
@@ -87,7 +92,7 @@ def reconstruct(args: argparse.Namespace) -> None:
 
 
 def info(args: argparse.Namespace) -> None:
-    """The checkpoints at hand, or one of them in figures."""
+    """The checkpoints at hand, or one of them in figures; it may be a Stable Diffusion that others have trained."""
     if args.checkpoint is None:
         names = checkpoints.names()
         for name, kind in names.items():
@@ -95,8 +100,10 @@ def info(args: argparse.Namespace) -> None:
         if not names:
             print(f"no checkpoints yet: train one, e.g. python train.py checkpoints/{MODEL}/recipe.yaml")
         return
-    checkpoint = checkpoints.read(args.checkpoint)
+    checkpoint = stable_diffusion.read(args.checkpoint, device="meta")  # of others' models the shapes, not the numbers
     print(json.dumps(checkpoint.config, indent=2, ensure_ascii=False))
+    layout = _layout(checkpoint.folder, args.checkpoint)
+    print(f"layout        {layout}")
     if checkpoint.config.get("kind") == "classifier":
         classifier = Classifier.load(args.checkpoint)
         size = (1, classifier.config.channels, classifier.config.image_size, classifier.config.image_size)
@@ -108,15 +115,12 @@ def info(args: argparse.Namespace) -> None:
         print(f"state         {' x '.join(map(str, autoencoder.codec.latent_shape))}")
         print(f"fingerprint   {export.fingerprint(autoencoder)}")
     else:
-        pipeline = Pipeline.load(args.checkpoint)
-        _print_parameters(dict(pipeline.named_children()))
-        shape = pipeline.codec.latent_shape
-        _print_flops(pipeline.denoiser, torch.zeros(1, *shape), torch.ones(1), pipeline.conditioner([""]))
-        print(f"state         {' x '.join(map(str, shape))}")
-        print(f"fingerprint   {export.fingerprint(pipeline)}")
-    print(f"on disk       {(checkpoint.folder / checkpoints.WEIGHTS).stat().st_size / 1e6:.2f} MB")
-    metrics = checkpoint.folder / "metrics.json"
-    print(metrics.read_text(encoding="utf-8") if metrics.is_file() else "not measured yet: see `evaluate --write`")
+        _print_model(checkpoint, args.checkpoint)
+    _print_ignored(checkpoint.ignored)
+    if layout == OURS:
+        print(f"on disk       {(checkpoint.folder / checkpoints.WEIGHTS).stat().st_size / 1e6:.2f} MB")
+        metrics = checkpoint.folder / "metrics.json"
+        print(metrics.read_text(encoding="utf-8") if metrics.is_file() else "not measured yet: see `evaluate --write`")
 
 
 # ---------------------------------------------------------------- what generate is made of
@@ -226,6 +230,40 @@ def _read(path: str, pipeline: Pipeline, as_is: bool) -> np.ndarray:
 # ---------------------------------------------------------------- what info and all commands are made of
 
 
+def _print_model(checkpoint: checkpoints.Checkpoint, reference: str) -> None:
+    """A whole model, ours or others', counted without a multiplication; others' without their weights in memory."""
+    config = parse(ModelConfig, checkpoint.config, str(checkpoint.folder / checkpoints.CONFIG))
+    with torch.device("meta"):
+        pipeline = Pipeline(config)
+    checkpoints.load_into(pipeline, checkpoint.tensors, reference)
+    parts, conditioner = dict(pipeline.named_children()), pipeline.conditioner
+    if isinstance(conditioner, CLIPText):
+        parts["conditioner"] = conditioner.text_model
+    _print_parameters(parts)
+    fingerprint = "" if pipeline.device.type == "meta" else export.fingerprint(pipeline)
+    shape = pipeline.codec.latent_shape
+    inputs = torch.zeros(1, *shape), torch.ones(1), conditioner([""])
+    _print_flops(pipeline.denoiser.network.to("meta"), *(x.to("meta") for x in inputs))
+    print(f"state         {' x '.join(map(str, shape))}")
+    if fingerprint:
+        print(f"fingerprint   {fingerprint}")
+
+
+def _print_ignored(ignored: Mapping[str, str]) -> None:
+    """The tensors of a file that no picture needs, by the reason why."""
+    for reason in dict.fromkeys(ignored.values()):
+        names = [name for name, why in ignored.items() if why == reason]
+        more = f" and {len(names) - 1:,} more" if len(names) > 1 else ""
+        print(f"ignored       {names[0]}{more}: {reason}")
+
+
+def _layout(folder: Path, reference: str) -> str:
+    """Whose model it is, by how it is stored."""
+    if checkpoints.local(reference).is_file():
+        return "one file of Stable Diffusion, as its authors lay it out"
+    return "Stable Diffusion as diffusers lays it out" if (folder / stable_diffusion.INDEX).is_file() else OURS
+
+
 def _print_parameters(parts: dict[str, torch.nn.Module]) -> None:
     counts = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
     listed = ", ".join(f"{name} {count:,}" for name, count in counts.items())
@@ -236,6 +274,24 @@ def _print_flops(network: torch.nn.Module, *inputs: Tensor) -> None:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(*inputs)
     print(f"network call  {counter.get_total_flops() / 1e6:,.1f} MFLOP an image, a multiply-add counted as two")
+
+
+class Fetching:
+    """Says on stderr what is fetched from the Hub, how much and where to, before it starts; then draws a bar."""
+
+    def __init__(self) -> None:
+        self.bar: tqdm | None = None
+
+    def __call__(self, now: Download) -> None:
+        """To be told by `download.watched`."""
+        if self.bar is None:
+            total, free = (f"{tqdm.format_sizeof(size)}B" for size in (now.total, now.free))
+            print(f"fetching {total} of '{now.name}' to {now.folder}, where {free} are free", file=sys.stderr)
+            self.bar = tqdm(total=now.total, unit="B", unit_scale=True, file=sys.stderr, disable=None)
+        self.bar.update(now.done - self.bar.n)
+        if now.done == now.total:
+            self.bar.close()
+            self.bar = None
 
 
 def writable(name: str, suffixes: tuple[str, ...]) -> Path:

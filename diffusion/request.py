@@ -50,7 +50,6 @@ class Request:
     prompt: one for all images, or one per image, each of 1000 characters at most; "" is the unconditional prompt.
     negative: what to steer away from, one for all or one per image; acts when guidance is not 1.
     count: images, 1 to 4096. seed: image i uses seed + i, whatever the batch; or one seed per image.
-    size: the pictures' height and width, 1 to 2048 pixels each, as far as the model can; None is the model's own.
     sampler: a key of SAMPLERS. steps: 1 to 1000 intervals of the noise grid.
     guidance: 0 to 100; 1 means none. interval: the noise levels at which guidance acts, default all.
     image: a start (C, H, W) or (count, C, H, W) in [-1, 1], or None.
@@ -58,13 +57,13 @@ class Request:
         0 is its plain reconstruction, 1 starts from sigma_max.
     mask: (1, H, W), True or 1 where the picture is to be made anew, or None for everywhere.
     turn: other prompts from one of the steps on. travel: how far each image is on the way to another prompt and seed.
+    size: the pictures' height and width, 1 to 2048 pixels each, as far as the model can; None is the model's own.
     """
 
     prompt: str | tuple[str, ...] = ""
     negative: str | tuple[str, ...] = ""
     count: int = 1
     seed: int | tuple[int, ...] = 0
-    size: tuple[int, int] | None = None
     sampler: str = "dpmpp_2m"
     steps: int = 20
     guidance: float = 1.0
@@ -74,6 +73,7 @@ class Request:
     mask: Tensor | None = None
     turn: Turn | None = None
     travel: Travel | None = None
+    size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         check_number("count", self.count, 1, MAX_COUNT, whole=True)

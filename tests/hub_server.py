@@ -1,7 +1,8 @@
 """A Hugging Face Hub in this process: the part of its protocol that huggingface_hub uses for models, and its failures.
 
 `with HubServer() as hub:` serves `hub.repos`, a dict of `Repo` by id. `hub.use(monkeypatch, home)` points the library
-in this process at it, `hub.environment(home)` a subprocess. Downloads and uploads go over plain HTTP (no Xet).
+in this process at it, `hub.environment(home)` a subprocess. Downloads and uploads go over plain HTTP (no Xet), unless
+downloads are told of a store of that kind.
 """
 
 import base64
@@ -9,10 +10,11 @@ import hashlib
 import json
 import re
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from urllib.parse import unquote, urlsplit
 
 LARGE = (".safetensors", ".bin", ".pt", ".png")
@@ -50,6 +52,8 @@ class HubServer:
     drop: close the connection half-way through this many large files.
     truncate: send only this many bytes of large files, as if they were whole.
     corrupt: send other bytes of the right length for large files.
+    hold: send half of each large file, and the rest when this is set; after ten seconds at the latest.
+    store: the address of a Xet store, and the hash that each large file has there by its path; there it is to be had.
     requests: what was asked, as "METHOD path", with the Range header's value where there was one.
     """
 
@@ -58,6 +62,8 @@ class HubServer:
     drop: int = 0
     truncate: int | None = None
     corrupt: bool = False
+    hold: Event | None = None
+    store: tuple[str, dict[str, str]] | None = None
     requests: list[str] = field(default_factory=list)
     objects: dict[str, bytes] = field(default_factory=dict)
 
@@ -142,14 +148,22 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_HEAD = do_POST = do_PUT = do_GET
 
-    def send(self, data: bytes, status: int = 200, headers: dict[str, str] | None = None) -> None:
+    def send(
+        self, data: bytes, status: int = 200, headers: dict[str, str] | None = None, hold: Event | None = None
+    ) -> None:
         self.send_response(status)
         # Closed each time, so that after `stop` no connection is left.
         headers = {"Content-Length": str(len(data)), "Connection": "close", **(headers or {})}
         for name, value in {"Content-Type": "application/json", **headers}.items():
             self.send_header(name, value)
         self.end_headers()
-        if self.command != "HEAD":
+        if self.command == "HEAD":
+            return
+        with suppress(ConnectionError):  # whoever asked may have heard enough
+            if hold:
+                self.wfile.write(data[: len(data) // 2])
+                hold.wait(10)
+                data = data[len(data) // 2 :]
             self.wfile.write(data)
 
     def json(self, value: object) -> None:
@@ -220,7 +234,17 @@ class _Handler(BaseHTTPRequestHandler):
         linked = {"X-Linked-Etag": f'"{digest}"', "X-Linked-Size": str(len(data))}
         # A second host name, as the Hub's content network has: the library must not send it the token.
         location = f"http://localhost:{self.server.server_port}/objects/{digest}"
+        if self.hub.store:
+            linked |= {"X-Xet-Hash": self.hub.store[1][path], "X-Xet-Refresh-Route": f"{self.hub.url}/api/token"}
         return self.send(b"", 302, {**headers, **linked, "ETag": f'"{digest}"', "Location": location})
+
+    def xet_token(self) -> None:
+        names = {
+            "X-Xet-Cas-Url": self.hub.store[0],
+            "X-Xet-Access-Token": "xet",
+            "X-Xet-Token-Expiration": "9999999999",
+        }
+        self.send(b"{}", headers=names)
 
     def download(self, digest: str) -> None:
         data, status, headers = self.hub.objects[digest], 200, {"ETag": f'"{digest}"'}
@@ -235,7 +259,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.hub.drop > 0:
             self.hub.drop -= 1
             headers["Content-Length"], data = str(len(data)), data[: len(data) // 2]
-        self.send(data, status, headers)
+        self.send(data, status, headers, self.hub.hold)
 
     # Writing ----------------------------------------------------------------------------------------------------------
 
@@ -320,6 +344,7 @@ ROUTES = (
     (("GET",), f"/api/models/{REPO}/tree/(?P<revision>[^/]+)", _Handler.tree),
     (("GET", "HEAD"), f"/{REPO}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", _Handler.resolve),
     (("GET", "HEAD"), r"/objects/(?P<digest>\w+)", _Handler.download),
+    (("GET",), "/api/token", _Handler.xet_token),
     (("GET",), "/api/whoami-v2", _Handler.whoami),
     (("POST",), "/api/repos/create", _Handler.create),
     (("POST",), "/api/validate-yaml", _Handler.validate_yaml),

@@ -1,27 +1,19 @@
-"""Checkpoints on disk and from a local Hub: what is written is read, and every failure has its sentence."""
+"""Checkpoints on disk: what is written is read, and every failure has its sentence."""
 
 import errno
 import json
 import os
-import shutil
-import subprocess
-import sys
-from collections import namedtuple
 from pathlib import Path
 
 import pytest
 import torch
-from hub_server import TOKEN, HubServer, Repo
 from safetensors.torch import load_file
 from torch import nn
 
 import diffusion
-from diffusion import checkpoints
 from diffusion.checkpoints import CONFIG, WEIGHTS, load_into, names, read, write
 
-ROOT = Path(__file__).parent.parent
 CONFIG_VALUES = {"kind": "toy", "name": "one", "engine": diffusion.__version__, "sizes": [1, 2]}
-ID = "owner/digits"
 
 
 def tensors() -> dict[str, torch.Tensor]:
@@ -191,12 +183,6 @@ def test_nothing_is_unpickled(folder, monkeypatch):
     fails(folder, WEIGHTS)
 
 
-def run(code: str, **environment: str) -> str:
-    """What a fresh Python prints."""
-    env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
-    return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout
-
-
 # Loading into a module ------------------------------------------------------------------------------------------------
 
 
@@ -243,199 +229,3 @@ def test_load_into_names_the_setting_that_differs(changed):
     weights, module = UNet(UNetConfig(**base)).state_dict(), UNet(UNetConfig(**{**base, **changed}))
     with pytest.raises(ValueError, match=f"likely its {next(iter(changed))}"):
         load_into(module, weights, "here")
-
-
-# The Hub --------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def hub(folder, tmp_path, monkeypatch):
-    with HubServer() as server:
-        server.repos[ID] = Repo(
-            {**files(folder), "README.md": b"# Digits", "training.pt": b"pickle", "other/model.safetensors": b"x"}
-        )
-        server.use(monkeypatch, tmp_path / "home")
-        yield server
-
-
-def test_a_hub_id_is_downloaded_once(hub, capfd):
-    checkpoint = read(ID)
-    assert checkpoint.config == CONFIG_VALUES
-    assert torch.equal(checkpoint.tensors["a.weight"], tensors()["a.weight"].half().float())
-    assert sorted(os.listdir(checkpoint.folder)) == ["README.md", CONFIG, WEIGHTS]
-    assert not [request for request in hub.requests if "training.pt" in request or "other" in request]
-
-    hub.requests.clear()
-    capfd.readouterr()
-    assert read(ID).folder == checkpoint.folder
-    assert hub.requests == [f"GET /api/models/{ID}"]
-    assert capfd.readouterr().err == ""
-
-
-def test_the_cache_stays_the_librarys_own(hub):
-    from huggingface_hub import constants, scan_cache_dir
-
-    read(ID)
-    report = scan_cache_dir(constants.HF_HUB_CACHE)
-    assert [repo.repo_id for repo in report.repos] == [ID]
-    assert not report.warnings
-
-
-def test_revisions(hub, tmp_path):
-    old = hub.repos[ID].refs["main"]
-    write(tmp_path / "new", {"name": "new"}, {})
-    new = hub.repos[ID].commit(files(tmp_path / "new"))
-    hub.repos[ID].refs |= {"v1": old, "pr/1": old}
-    assert read(ID).config == {"name": "new"}
-    for revision in (old, "v1", "pr/1"):
-        assert read(f"{ID}@{revision}").config["name"] == "one"
-    assert read(f"{ID}@main").folder.name == new
-    assert read(f"{ID}@{old}").folder.name == old
-    fails(f"{ID}@v9", "no branch, tag or commit 'v9'", f"{hub.url}/{ID}/commits/main")
-
-
-def test_a_new_commit_is_seen(hub, tmp_path):
-    read(ID)
-    write(tmp_path / "new", {"name": "new"}, {"x": torch.ones(3)})
-    hub.repos[ID].commit(files(tmp_path / "new"))
-    assert read(ID).config == {"name": "new"}
-
-
-def test_a_cached_checkpoint_survives_the_hub(hub, monkeypatch):
-    first = read(ID)
-    hub.status = 503
-    assert read(ID).folder == first.folder
-    hub.status, repo = None, hub.repos.pop(ID)
-    assert read(ID).folder == first.folder
-    assert repo.refs["main"] == first.folder.name
-    hub.stop()
-    assert read(ID).folder == first.folder
-    assert read(f"{ID}@{first.folder.name}").folder == first.folder
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    assert read(ID).folder == first.folder
-    fails("owner/other", "not in the cache", "HF_HUB_OFFLINE")
-
-
-def test_in_a_fresh_process(hub, folder, tmp_path):
-    """The environment's variables move the checkpoints and the Hub; local reading needs no Hub library."""
-    code = f"""
-import sys
-from diffusion.checkpoints import names, read
-print(names(), read("one").config["name"], "huggingface_hub" in sys.modules)
-first = read({ID!r})
-from huggingface_hub import constants
-constants.HF_HUB_OFFLINE = True
-print(first.config["name"], read({ID!r}).folder == first.folder)
-"""
-    environment = hub.environment(tmp_path / "fresh", DIFFUSION_CHECKPOINTS=str(folder.parent))
-    assert run(code, **environment) == "{'one': 'toy'} one False\none True\n"
-
-
-def test_unreachable(hub):
-    hub.stop()
-    fails(ID, f"connection to {hub.url}/{ID} failed", "not in the cache")
-
-
-def test_not_found(hub):
-    fails("owner/nothing", "No folder 'owner/nothing' here, no such model", "spelling", "hf auth login")
-    fails("owner/a--b", "owner/a--b")
-    for name in (WEIGHTS, CONFIG):
-        hub.repos[ID].commit({path: data for path, data in hub.repos[ID].files.items() if path != name})
-        fails(ID, f"'{ID}' on the Hub", "pickle (training.pt)" if name == WEIGHTS else f"has no {name}")
-        assert hub.count("HEAD") == 0
-
-
-@pytest.mark.parametrize(("lock", "parts"), [("gated", ["is gated", "accept"]), ("private", ["private"])])
-def test_gated_and_private(hub, monkeypatch, lock, parts):
-    setattr(hub.repos[ID], lock, True)
-    fails(ID, *parts, "hf auth login")
-    monkeypatch.setenv("HF_TOKEN", TOKEN)
-    assert read(ID).config == CONFIG_VALUES
-
-
-@pytest.mark.parametrize(
-    ("status", "parts"),
-    [(429, ["too busy", "few minutes"]), (503, ["too busy"]), (401, ["token", "hf auth login"]), (403, ["token"])],
-)
-def test_refusals(hub, status, parts):
-    hub.status = status
-    fails(ID, *parts)
-
-
-def test_a_dropped_download_is_resumed(hub, monkeypatch):
-    monkeypatch.setattr("time.sleep", lambda _: None)
-    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 64)
-    hub.drop = 1
-    assert read(ID).config == CONFIG_VALUES
-    kept = len(hub.repos[ID].files[WEIGHTS]) // 2 // 64 * 64
-    assert [r.partition(" bytes=")[2] for r in hub.requests if r.startswith("GET /objects")] == ["", f"{kept}-"]
-
-
-def test_a_truncated_download(hub, folder):
-    hub.truncate = 100
-    fails(ID, "incomplete", "try again")
-    hub.truncate = None
-    assert read(ID).config == CONFIG_VALUES
-
-
-def test_wrong_bytes_are_removed(hub, tmp_path):
-    hub.corrupt = True
-    fails(ID, WEIGHTS, "other hash", "removed", "try again")
-    assert not [path for path in (tmp_path / "home").rglob("*") if path.name == WEIGHTS]
-    hub.corrupt = False
-    assert read(ID).config == CONFIG_VALUES
-
-
-def test_weights_are_hashed_once_and_again_when_they_change(hub, monkeypatch):
-    weights = read(ID).folder / WEIGHTS
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "hashlib", None)
-        read(ID)
-    blob = weights.resolve()
-    data = blob.read_bytes()
-    blob.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    os.utime(blob, ns=(1, 1))
-    hub.stop()
-    fails(ID, "other hash")
-    fails(ID, "connection")
-
-
-def test_small_weights_outside_lfs(hub, monkeypatch):
-    monkeypatch.setattr("hub_server.LARGE", ())
-    weights = read(ID).folder / WEIGHTS
-    assert len(os.readlink(weights).rpartition("/")[2]) == 40
-    monkeypatch.setattr(checkpoints, "hashlib", None)
-    read(ID)
-
-
-def test_a_full_disk(hub, monkeypatch, tmp_path):
-    size = sum(len(data) for name, data in hub.repos[ID].files.items() if name in checkpoints.FILES)
-    usage = namedtuple("usage", "total used free")
-    with monkeypatch.context() as patch:
-        patch.setattr(shutil, "disk_usage", lambda _: usage(10, 5, size - 1))
-        fails(ID, f"{size:,} bytes", f"{size - 1:,} are free", "HF_HOME")
-    assert not any(request.startswith("HEAD") for request in hub.requests)
-
-    def fill(*_, **__):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("huggingface_hub.file_download.http_get", fill)
-        fails(ID, "filled up before", "bytes are free")
-    assert read(ID).config == CONFIG_VALUES
-
-
-def test_a_pushed_checkpoint_comes_back(hub, folder, monkeypatch):
-    """The server's writing half, as the trainer uses it."""
-    from huggingface_hub import HfApi
-
-    with pytest.raises(OSError, match="401"):
-        HfApi().create_repo("owner/pushed")
-    api = HfApi(token=TOKEN)
-    api.create_repo("owner/pushed", private=True, exist_ok=True)
-    api.create_repo("owner/pushed", private=True, exist_ok=True)
-    (folder / "README.md").write_text("---\nlicense: mit\n---\n# Digits\n")
-    commit = api.upload_folder(repo_id="owner/pushed", folder_path=folder)
-    assert hub.repos["owner/pushed"].files == files(folder)
-    monkeypatch.setenv("HF_TOKEN", TOKEN)
-    assert read(f"owner/pushed@{commit.oid}").config == CONFIG_VALUES

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tiny as untrained
 import torch
+from hub_server import HubServer, Repo
 from PIL import Image
 
 from diffusion import __main__ as cli
@@ -461,7 +462,114 @@ def test_info_lists_checkpoints_and_counts_one(tiny, classifier, monkeypatch, ca
         out = capsys.readouterr().out
         assert f"parameters    {sum(p.numel() for p in model.parameters()):,} (" in out
         assert float(re.search(r"network call  ([\d.,]+) MFLOP", out)[1].replace(",", "")) > 0
-        assert "not measured yet" in out
+        assert "layout        our own\n" in out and "not measured yet" in out
+
+
+@pytest.fixture(scope="module")
+def painter(tmp_path_factory):
+    """A small Stable Diffusion of random numbers: diffusers' folder, its authors' file, and diffusers' own object."""
+    from test_clip import write_tokenizer
+    from test_stable_diffusion import original_state, write_file
+    from theirs import model
+
+    place = tmp_path_factory.mktemp("others")
+    write_tokenizer(place / "words")
+    theirs = model(place / "words")
+    theirs.save_pretrained(place / "painter")
+    extra = {"model_ema.decay": torch.ones(()), "model_ema.num_updates": torch.ones(())}
+    return place / "painter", write_file(place, {**original_state(theirs), **extra}), theirs
+
+
+def counted(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_info_counts_the_parts_of_others_models(kind, painter, capsys, monkeypatch):
+    *places, theirs = painter
+    place = places[kind == "file"]
+    load_into, loaded = checkpoints.load_into, []
+
+    def noted(module, tensors, where):
+        loaded.extend(tensors.values())
+        load_into(module, tensors, where)
+
+    monkeypatch.setattr(checkpoints, "load_into", noted)
+    assert cli.main(["info", str(place)]) == 0
+    assert loaded and all(tensor.is_meta for tensor in loaded)  # network and autoencoder take no memory
+    out = capsys.readouterr().out
+    text, end = json.JSONDecoder().raw_decode(out)
+    assert text["name"] == place.stem
+    assert (text["codec"]["kind"], text["conditioner"]["kind"]) == ("vae", "clip")
+    assert (text["schedule"]["kind"], text["prediction"]) == ("scaled_linear", "eps")
+    assert text["network"]["block_out_channels"] == [32, 64] and text["defaults"]["guidance"] == 7.5
+    parts = {"codec": theirs.vae, "conditioner": theirs.text_encoder, "denoiser": theirs.unet}
+    listed = ", ".join(f"{name} {counted(part):,}" for name, part in parts.items())
+    assert f"parameters    {sum(map(counted, parts.values())):,} ({listed})\n" in out[end:]
+    layout = "as its authors lay it out" if kind == "file" else "as diffusers lays it out"
+    assert layout in out[end:] and "state         4 x 8 x 8\n" in out[end:] and "measured" not in out
+    ignored = re.findall(r"^ignored       (.*)$", out, re.MULTILINE)
+    reasons = [
+        "model_ema.decay and 1 more: how the average was taken",
+        "cond_stage_model.transformer.text_model.embeddings.position_ids: 0, 1, 2, ...",
+    ]
+    assert sorted(ignored) == (sorted(reasons) if kind == "file" else [])
+
+
+def test_info_says_what_is_wrong_with_others_models(painter, tmp_path, capsys):
+    folder, file, _ = painter
+    shutil.copytree(folder, changed := tmp_path / "painter")
+    (changed / "unet" / "config.json").unlink()
+    (tmp_path / "model.ckpt").write_bytes(b"pickle")
+    (tmp_path / "cut.safetensors").write_bytes(file.read_bytes()[:1000])
+    for place, sentence in (
+        (changed, "has no unet/config.json; a model in the layout of diffusers"),
+        (tmp_path / "model.ckpt", "is a pickle, which can run code"),
+        (tmp_path / "cut.safetensors", "is cut short or damaged"),
+    ):
+        assert cli.main(["info", str(place)]) == 2
+        out, err = capsys.readouterr()
+        assert out == "" and re.fullmatch(r"error: [^\n]*\.\n", err) and sentence in err
+
+
+def test_what_is_fetched_is_said_before_it_starts(painter, tmp_path, capsys, monkeypatch):
+    """Models of others from the Hub as well; what is there already is not fetched, and nothing is said."""
+    folder = painter[0]
+    content = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with HubServer() as hub:
+        hub.use(monkeypatch, tmp_path / "home")
+        hub.repos["owner/painter"] = Repo(content)
+        assert cli.main(["info", "owner/painter"]) == 0
+        out, err = capsys.readouterr()
+        assert '"reference": "owner/painter"' in out and "as diffusers lays it out" in out
+        said = rf"fetching [\d.]+[kM]?B of 'owner/painter' to {tmp_path}/home/hub, where [\d.]+[GT]B are free"
+        assert err and all(re.fullmatch(said, line) for line in err.splitlines())
+        assert cli.main(["info", "owner/painter"]) == 0
+        assert capsys.readouterr() == (out, "")
+
+
+def test_flops_are_those_of_the_whole_network(tiny, capsys):
+    """Of attention too, which is not counted where it is computed; against the sum over the layers."""
+    assert cli.main(["info", tiny]) == 0
+    said = float(re.search(r"network call  ([\d.,]+) MFLOP", capsys.readouterr().out)[1].replace(",", ""))
+    pipeline, counts = Pipeline.load(tiny), []
+
+    def count(layer, inputs, output):
+        taps = layer.weight[0].numel() if isinstance(layer, (torch.nn.Linear, torch.nn.Conv2d)) else 0
+        counts.append(2 * taps * output.numel())
+
+    def count_attention(q, k, v, *rest, **more):
+        counts.append(4 * q.numel() * k.shape[-2])
+        return attention(q, k, v, *rest, **more)
+
+    attention = torch.nn.functional.scaled_dot_product_attention
+    for layer in pipeline.denoiser.network.modules():
+        if not list(layer.children()):
+            layer.register_forward_hook(count)
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setattr(torch.nn.functional, "scaled_dot_product_attention", count_attention)
+        pipeline.denoiser(torch.zeros(1, *pipeline.codec.latent_shape), torch.ones(1), pipeline.conditioner([""]))
+    assert said == pytest.approx(sum(counts) / 1e6, abs=0.06)
 
 
 def test_flops_count_a_multiply_add_as_two(capsys):
