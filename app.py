@@ -14,6 +14,7 @@ import gradio as gr
 
 from diffusion.pipeline import choose_device
 from diffusion.ui import build_app, launch_kwargs
+from diffusion.ui.easel import Easel
 from diffusion.ui.shelf import Shelf
 from diffusion.ui.studio import Limits
 
@@ -36,7 +37,9 @@ def main(arguments: Sequence[str]) -> int:
     options = parser().parse_args(arguments)
     try:
         limits = Limits(**{name: getattr(options, f"max_{name}") for name in LIMITS})
-        demo = build_app(Shelf.load(options.checkpoint, choose_device(options.device), limits))
+        device = choose_device(options.device)
+        shelf = Shelf.load(options.checkpoint, device, limits)
+        demo = build_app(shelf, Easel(options.sd, device, limits, shelf.default.engine) if options.sd else None)
         demo.launch(server_name=options.host, server_port=options.port, share=options.share, **launch_kwargs(limits))
     except (ValueError, OSError) as error:
         print(f"app.py: {error}", file=sys.stderr)
@@ -60,6 +63,12 @@ def parser() -> argparse.ArgumentParser:
         default="mnist-latent",
         help="the model to begin with: a name under checkpoints/, a folder, or a Hub id owner/name[@revision] "
         "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--sd",
+        metavar="MODEL",
+        help="a model of Stable Diffusion 1 or 2 for the tab of that name: a Hub id owner/name[@revision], a folder in "
+        "the layout of diffusers, or a .safetensors file",
     )
     for limit in fields(Limits):
         kind = within(type(limit.default), 1, 10**9)

@@ -90,13 +90,14 @@ def fingerprint(pipeline: Pipeline) -> str:
     return digest.hexdigest()[:12]
 
 
-def settings(request: Request, pipeline: Pipeline) -> dict[str, Any]:
+def settings(request: Request, pipeline: Pipeline, weights: str | None = None) -> dict[str, Any]:
     """What reproduces a run, as plain JSON: the request, the checkpoint, its weights and the engine.
 
     A start picture or mask is too large to carry and stands there as its fingerprint; a level without bound is null.
+    weights: the model's fingerprint where it is known already, since that of a large one takes seconds.
     """
     scalars = {field.name: _plain(getattr(request, field.name)) for field in fields(request)}
-    origin = {"checkpoint": pipeline.config.name, "weights": fingerprint(pipeline), "engine": __version__}
+    origin = {"checkpoint": pipeline.config.name, "weights": weights or fingerprint(pipeline), "engine": __version__}
     return {**origin, **scalars}
 
 

@@ -472,7 +472,7 @@ def test_cancelling_frees_the_engine(client: Client, studio: Studio, monkeypatch
         job = client.submit(count=8, steps=250, api_name="/generate")
         wait_until(lambda: len(seen) > 3)
         job.cancel()
-        wait_until(lambda: not studio._engine.locked())
+        wait_until(lambda: not studio.engine.locked())
         assert len(seen) < 240
         client.predict(steps=1, api_name="/generate")
 

@@ -70,9 +70,9 @@ def test_a_run_that_is_left_leaves_neither_hooks_nor_the_engine_behind(words: St
 
     running = watched(words, Request(PROMPT, steps=4))
     next(running), next(running)
-    assert hooks() and words._engine.locked()
+    assert hooks() and words.engine.locked()
     running.close()
-    assert not hooks() and not words._engine.locked()
+    assert not hooks() and not words.engine.locked()
 
 
 def test_each_word_has_a_pane_and_all_of_a_step_is_shared_out(words: Studio) -> None:

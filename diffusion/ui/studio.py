@@ -69,7 +69,7 @@ class Studio:
         self.name, self.classes = pipeline.config.name, pipeline.config.classes
         self.noun = NOUNS.get(pipeline.config.data, "picture")
         self.weights = fingerprint(pipeline)[:8]
-        self._engine = engine or Lock()
+        self.engine = engine or Lock()
         self._base, self._each = self._measure()
         prompts = self.suggestions[: limits.count // 2] * 2
         self.opening = self.finish(Request(prompts or "", count=len(prompts) or 20, seed=7, **self.defaults))
@@ -195,16 +195,7 @@ class Studio:
             ValueError: the request does not fit the model or the limits, or took too long.
         """
         self.check(request)
-        if not self._engine.acquire(timeout=self.limits.seconds):
-            raise ValueError("The engine is busy with somebody else's pictures; please try again in a moment.")
-        try:
-            began = time.monotonic()
-            for step in self.pipeline.generate(request):
-                yield step
-                if time.monotonic() - began > self.limits.seconds:
-                    raise ValueError(f"The run took more than {self.limits.seconds:g} s; take fewer images or steps.")
-        finally:
-            self._engine.release()
+        yield from in_turn(self.engine, self.pipeline, request, self.limits.seconds)
 
     def finish(self, request: Request) -> Result:
         """Runs a request to its end."""
@@ -260,6 +251,24 @@ class Studio:
         one, many = (min(once(count) for _ in range(5)) for count in (1, 16))  # the rest are slowed by something else
         each = max((many - one) / 15, 0.0)
         return max(one - each, 0.0), each
+
+
+def in_turn(engine: Lock, pipeline: Pipeline, request: Request, seconds: float) -> Iterator[Step]:
+    """A pipeline's steps while nothing else runs on the engine, which whatever ends them frees again.
+
+    Raises:
+        ValueError: the engine was busy for so many seconds, or the run took that long, or does not fit the model.
+    """
+    if not engine.acquire(timeout=seconds):
+        raise ValueError("The engine is busy with somebody else's pictures; please try again in a moment.")
+    try:
+        began = time.monotonic()
+        for step in pipeline.generate(request):
+            yield step
+            if time.monotonic() - began > seconds:
+                raise ValueError(f"The run took more than {seconds:g} s; take fewer images or steps.")
+    finally:
+        engine.release()
 
 
 def paced(steps: Iterator[Step]) -> Iterator[tuple[Step, bool]]:

@@ -136,8 +136,8 @@ def test_stop_frees_the_engine_within_a_step(tab: Page, studio: Studio) -> None:
         expect(tab.locator("#generate-status")).to_contain_text(re.compile(r"Making 64 digits\. Step [1-9]"))
         tab.locator("#generate-stop").click()
         expect(tab.locator("#generate-status")).to_contain_text("Stopped")
-        assert studio._engine.acquire(timeout=10)
-        studio._engine.release()
+        assert studio.engine.acquire(timeout=10)
+        studio.engine.release()
         made_by_then = len(calls)
         tab.wait_for_timeout(2000)
         assert len(calls) == made_by_then < 100

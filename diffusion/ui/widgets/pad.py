@@ -107,9 +107,18 @@ class SketchPad(gr.HTML):
 class MaskPad(gr.HTML):
     """A pad that paints a mask over a picture; set it to a picture or to Masked, and it gives Masked, or None."""
 
-    def __init__(self, value: Masked | np.ndarray | None = None, *, label: str = "Paint what to change", **layout: Any):
+    def __init__(
+        self,
+        value: Masked | np.ndarray | None = None,
+        *,
+        parts: bool = True,
+        label: str = "Paint what to change",
+        **layout: Any,
+    ):
+        """parts: whether all paper or all ink can be taken at once, as drawings have them and photographs have not."""
         under = '<canvas class="picture" width="28" height="28" aria-hidden="true"></canvas>\n  '
-        super().__init__(value=value, label=label, **_parts(STAGE.format(under=under, more=PARTS)), **layout)
+        template = STAGE.format(under=under, more=PARTS if parts else "")
+        super().__init__(value=value, label=label, **_parts(template), **layout)
 
     def preprocess(self, payload: Any) -> Masked | None:
         """The picture with its mask, or None where there is no picture."""
