@@ -98,13 +98,27 @@ def _read_folder(
     name = folder.resolve().name if here.is_dir() else source.split("@")[0].split("/")[-1]
     config = _config(name, codec, conditioner, network, schedule, prediction, grid, sampler)
 
-    weights = {part: next((f"{part}/{name}" for name in WEIGHTS if f"{part}/{name}" in files), f"{part}/{WEIGHTS[0]}")
-               for part in (UNET, VAE)}  # fmt: skip
-    folder = checkpoints.find(reference, [*weights.values()], [*weights.values()], what)
+    weights = {file: part for part in (UNET, VAE) for file in _weights(reference, part, files, what)}
+    folder = checkpoints.find(reference, [*weights], [*weights], what)
     tensors = {}
-    for part, file in weights.items():
+    for file, part in weights.items():
         tensors |= _placed(part, read_tensors(folder / file, None, device, dtype))
     return Checkpoint(folder, config, tensors)
+
+
+def _weights(reference: str | Path, part: str, files: Collection[str], what: str) -> list[str]:
+    """The files that a part's tensors are in: one, or the several that an index names where they were cut up."""
+    for name in WEIGHTS:
+        if f"{part}/{name}" in files:
+            return [f"{part}/{name}"]
+    index = f"{part}/{WEIGHTS[0]}.index.json"
+    if index not in files:
+        return [f"{part}/{WEIGHTS[0]}"]  # which is what is lacking, and will be said to be
+    folder = checkpoints.find(reference, [index], [index], what)
+    shards = checkpoints.read_config(folder, index).get("weight_map")
+    if not isinstance(shards, dict) or not {*shards.values()} <= {Path(str(name)).name for name in shards.values()}:
+        raise ValueError(f"{folder / index} names no files in its weight_map: copy or download it again.")
+    return sorted({f"{part}/{name}" for name in shards.values()})
 
 
 def _check_index(index: Mapping[str, Any], where: str) -> None:

@@ -19,7 +19,20 @@ from diffusers.loaders import single_file_utils
 from hub_server import HubServer, Repo
 from safetensors.torch import load_file, save_file
 from test_clip import END, PROMPTS, TEXT, TOKENS, write_tokenizer
-from theirs import BETAS, CELLS, SIDE, TRAINED, model, shaken, text_encoder
+from theirs import (
+    BETAS,
+    CELLS,
+    CLIP_H,
+    CLIP_L,
+    SD15,
+    SD21,
+    SD_VAE,
+    SIDE,
+    TRAINED,
+    full_size,
+    model,
+    text_encoder,
+)
 from torch import Tensor
 
 from diffusion import diffusers_layout, original_layout, stable_diffusion, weights
@@ -498,22 +511,6 @@ def test_the_average_is_used_unless_the_raw_network_is_asked_for(theirs, state, 
     )
 
 
-SD15 = {
-    "sample_size": 64, "block_out_channels": (320, 640, 1280, 1280), "layers_per_block": 2, "cross_attention_dim": 768,
-    "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
-    "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3, "attention_head_dim": 8,
-}  # fmt: skip
-SD21 = {**SD15, "sample_size": 96, "cross_attention_dim": 1024, "attention_head_dim": (5, 10, 20, 20),
-        "use_linear_projection": True}  # fmt: skip
-SD_VAE = {
-    "block_out_channels": (128, 256, 512, 512), "layers_per_block": 2, "sample_size": 512,
-    "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4,
-}  # fmt: skip
-CLIP_L = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
-CLIP_H = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 23, "num_attention_heads": 16,
-          "hidden_act": "gelu"}  # fmt: skip
-
-
 @pytest.mark.parametrize("version", [1, 2])
 def test_at_full_size_every_tensor_has_its_place(version):
     """Names and shapes of the real models, without their numbers."""
@@ -790,6 +787,25 @@ def test_models_that_diffusers_has_not(ours, tmp_path):
 # ---------------------------------------------------------------- references, memory and precision
 
 
+def test_weights_in_several_files(theirs, folder, tmp_path):
+    shutil.copytree(folder, changed := tmp_path / "model")
+    (changed / "unet" / WEIGHTS[0]).unlink()
+    theirs.unet.save_pretrained(changed / "unet", max_shard_size="500KB")
+    shards = sorted((changed / "unet").glob("*.safetensors"))
+    assert len(shards) > 2
+    assert_same_parts(Pipeline.load(changed), theirs)
+    shards[1].unlink()
+    with pytest.raises(ValueError, match=rf"has no unet/{shards[1].name}; a model in the layout of diffusers is"):
+        Pipeline.load(changed)
+    index = changed / "unet" / f"{WEIGHTS[0]}.index.json"
+    for map in ({}, {"weight_map": 1}, {"weight_map": {"a": "../../../secret.safetensors"}}, {"weight_map": {"a": 1}}):
+        index.write_text(json.dumps(map))
+        with pytest.raises(
+            ValueError, match=r"index\.json names no files in its weight_map: copy or download it again"
+        ):
+            Pipeline.load(changed)
+
+
 @pytest.fixture
 def hub(folder, tmp_path, monkeypatch) -> Iterator[HubServer]:
     files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
@@ -915,13 +931,7 @@ def test_grids_of_whole_timesteps_have_their_limits(ours):
 def test_at_full_size_the_parts_are_the_same(tmp_path, layout):
     """Random numbers in all of Stable Diffusion 1.5's billion places: 13 GB of memory, 5 GB on disk, some minutes."""
     write_tokenizer(tmp_path / "words")
-    theirs = diffusers.StableDiffusionPipeline(
-        unet=shaken(diffusers.UNet2DConditionModel(**SD15)), vae=shaken(diffusers.AutoencoderKL(**SD_VAE)),
-        text_encoder=shaken(transformers.CLIPTextModel(transformers.CLIPTextConfig(**CLIP_L))),
-        tokenizer=transformers.CLIPTokenizer.from_pretrained(tmp_path / "words"),
-        scheduler=scheduled("PNDMScheduler", "leading"), safety_checker=None, feature_extractor=None,
-        requires_safety_checker=False,
-    )  # fmt: skip
+    theirs = full_size(tmp_path / "words", scheduled("PNDMScheduler", "leading"))
     if layout == "file":
         ours = Pipeline.load(write_file(tmp_path, original_state(theirs), **{"modelspec.resolution": "512x512"}))
     else:

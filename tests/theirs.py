@@ -59,3 +59,29 @@ def model(tokenizer: Path, version: int = 1, **scheduler: object) -> diffusers.S
             scheduler=diffusers.DDIMScheduler(**TRAINED, clip_sample=False, set_alpha_to_one=True, **scheduler),
             safety_checker=None, feature_extractor=None, requires_safety_checker=False,
         )  # fmt: skip
+
+
+SD15 = {
+    "sample_size": 64, "block_out_channels": (320, 640, 1280, 1280), "layers_per_block": 2, "cross_attention_dim": 768,
+    "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+    "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3, "attention_head_dim": 8,
+}  # fmt: skip
+SD21 = {**SD15, "sample_size": 96, "cross_attention_dim": 1024, "attention_head_dim": (5, 10, 20, 20),
+        "use_linear_projection": True}  # fmt: skip
+SD_VAE = {
+    "block_out_channels": (128, 256, 512, 512), "layers_per_block": 2, "sample_size": 512,
+    "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4,
+}  # fmt: skip
+CLIP_L = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+CLIP_H = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 23, "num_attention_heads": 16,
+          "hidden_act": "gelu"}  # fmt: skip
+
+
+def full_size(tokenizer: Path, scheduler: diffusers.SchedulerMixin) -> diffusers.StableDiffusionPipeline:
+    """Stable Diffusion 1.5 with random numbers in all of its billion places."""
+    return diffusers.StableDiffusionPipeline(
+        unet=shaken(diffusers.UNet2DConditionModel(**SD15)), vae=shaken(diffusers.AutoencoderKL(**SD_VAE)),
+        text_encoder=shaken(transformers.CLIPTextModel(transformers.CLIPTextConfig(**CLIP_L))),
+        tokenizer=transformers.CLIPTokenizer.from_pretrained(tokenizer), scheduler=scheduler, safety_checker=None,
+        feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
