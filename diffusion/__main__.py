@@ -60,7 +60,8 @@ def _generate_arguments(command: argparse.ArgumentParser) -> None:
     add("--prompt", metavar="TEXT", help='what to draw, for digits one of 0 to 9; "all": as many of each class; '
         'default "": whatever the model likes')  # fmt: skip
     add("--negative", metavar="TEXT", help="what to steer away from instead of from the unconditional picture")
-    add("--count", type=int, metavar="N", help="how many pictures (16); large numbers run in batches")
+    add("--count", type=int, metavar="N", help="how many pictures (16; 1 where they are large); many run in batches")
+    add("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="of the pictures, in pixels (the model's own)")
     add("--seed", type=int, metavar="S", help="picture i starts from the noise of seed S + i, whatever the batch (0)")
     add("--like", metavar="PNG", help="repeat the settings inside a PNG made here; flags beside it override them")
     _sampling_arguments(command)

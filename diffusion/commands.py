@@ -32,6 +32,7 @@ MODEL = "mnist-latent"
 MAX_IMAGES = 1_000_000
 FRAMES = {"noisy": 0, "clean": 1}  # the two halves of Pipeline.preview
 OURS = "our own"
+Shape = tuple[int, int, int]
 BATCH_PIXELS = 100_000  # a batch of 127 digits, or one large picture
 
 
@@ -40,9 +41,10 @@ def generate(args: argparse.Namespace) -> None:
     out = writable(args.out, (".png", ".npz", *export.FILMS))
     like = export.read_settings(args.like) if args.like else {}
     pipeline = open_pipeline(args, args.checkpoint or _checkpoint_of(like))
-    image, mask = _start(args, pipeline)
     values = _values(args, pipeline, like)
-    requests = _requests(values, image, mask, batch_size(pipeline) if args.batch is None else args.batch)
+    shape = pipeline.shape(export.request_from({"size": values.get("size")}))
+    image, mask = _start(args, pipeline, shape)
+    requests = _requests(values, image, mask, batch_size(*shape[1:]) if args.batch is None else args.batch)
     first, count, classes = requests[0], values["count"], pipeline.config.classes
     columns = export.default_columns(count, len(classes) if isinstance(values["prompt"], list) else 1)
     film, png = out.suffix.lower() in export.FILMS, out.suffix.lower() == ".png"
@@ -50,8 +52,9 @@ def generate(args: argparse.Namespace) -> None:
         export.check_film(out, args.fps, args.hold)
     if film or png:
         # A film is made of one run, and a PNG's settings are one request.
-        _check_picture(out, count, first.count if film else MAX_COUNT, pipeline, columns)
-    _note_differences(like, export.settings(first, pipeline))
+        _check_picture(out, count, first.count if film else MAX_COUNT, shape[1:], columns)
+    settings = export.settings(first, pipeline)
+    _note_differences(like, settings)
     prompts = [prompt for request in requests for prompt in (*request.prompts, *request.negatives)]
     for sentence in unread(pipeline.conditioner, prompts):
         print(f"note: {sentence}", file=sys.stderr)
@@ -62,7 +65,7 @@ def generate(args: argparse.Namespace) -> None:
         export.save_film(out, frames, args.fps, args.hold)
     elif png:
         whole = export.request_from(values, image, mask)
-        export.save_png(out, pictures, export.settings(whole, pipeline), columns)
+        export.save_png(out, pictures, export.settings(whole, pipeline, settings["weights"]), columns)
     else:
         export.save_npz(out, pictures, _labels(requests, classes))
     print(
@@ -79,7 +82,7 @@ def reconstruct(args: argparse.Namespace) -> None:
     check_number("count", args.count, 1, 100, whole=True)
     pipeline = open_pipeline(args, args.checkpoint)
     if args.image:
-        images = export.to_image(_read(args.image, pipeline, args.as_is))[None]
+        images = export.to_image(_read(args.image, pipeline, pipeline.codec.image_shape, args.as_is))[None]
     else:
         shape = pipeline.codec.image_shape
         images = data.to_unit(data.load(pipeline.config.data, "test", args.data_dir, shape=shape).images[: args.count])
@@ -134,10 +137,10 @@ def _checkpoint_of(like: dict[str, Any]) -> str:
     return name
 
 
-def _check_picture(out: Path, count: int, most: int, pipeline: Pipeline, columns: int) -> None:
+def _check_picture(out: Path, count: int, most: int, size: tuple[int, int], columns: int) -> None:
     if count > most:
         raise ValueError(f"{out.suffix} holds at most {most} pictures here: make fewer, or write .npz.")
-    export.check_grid(count, pipeline.codec.image_shape[1:], columns)
+    export.check_grid(count, size, columns)
 
 
 def _note_differences(like: dict[str, Any], ours: dict[str, Any]) -> None:
@@ -150,7 +153,9 @@ def _values(args: argparse.Namespace, pipeline: Pipeline, like: dict[str, Any]) 
     """The request as plain values: the flags given, else those of --like, else what suits the model."""
     best = pipeline.config.defaults
     strength = 0.6 if args.image and not args.mask else 1.0
-    values = {"prompt": "", "negative": "", "count": 16, "seed": 0, "strength": strength, "interval": None}
+    count = 16 if batch_size(*pipeline.codec.image_shape[1:]) >= 16 else 1
+    values = {"prompt": "", "negative": "", "count": count, "seed": 0, "strength": strength, "interval": None}
+    values |= {"size": None}
     values |= {"sampler": best.sampler, "steps": best.steps, "guidance": best.guidance}
     names = {field.name for field in fields(Request)}
     values |= {name: value for name, value in like.items() if name in names}
@@ -211,20 +216,20 @@ def _labels(requests: list[Request], classes: tuple[str, ...]) -> np.ndarray | N
     return np.array([classes.index(prompt) for prompt in prompts]) if set(prompts) <= set(classes) else None
 
 
-def _start(args: argparse.Namespace, pipeline: Pipeline) -> tuple[Tensor | None, Tensor | None]:
+def _start(args: argparse.Namespace, pipeline: Pipeline, shape: Shape) -> tuple[Tensor | None, Tensor | None]:
     """The start image (C, H, W) and the mask (1, H, W), as far as they were given."""
     # A mask is drawn on the picture as it is; a digit that was cut out and centred would no longer lie under it.
-    image = export.to_image(_read(args.image, pipeline, args.as_is or bool(args.mask))) if args.image else None
-    mask = export.to_mask(export.read_picture(args.mask), pipeline.codec.image_shape) if args.mask else None
+    image = export.to_image(_read(args.image, pipeline, shape, args.as_is or bool(args.mask))) if args.image else None
+    mask = export.to_mask(export.read_picture(args.mask), shape) if args.mask else None
     return image, mask
 
 
-def _read(path: str, pipeline: Pipeline, as_is: bool) -> np.ndarray:
-    """A picture file in the shape that the model works on; brought into MNIST's form for a model of MNIST."""
+def _read(path: str, pipeline: Pipeline, shape: Shape, as_is: bool) -> np.ndarray:
+    """A picture file in a shape (C, H, W); brought into MNIST's form for a model of MNIST."""
     picture = export.read_picture(path)
-    if pipeline.config.data == "mnist" and not as_is:
+    if pipeline.config.data == "mnist" and not as_is and shape == pipeline.codec.image_shape:
         return export.to_digit(picture)
-    return export.fit(picture, pipeline.codec.image_shape)
+    return export.fit(picture, shape)
 
 
 # ---------------------------------------------------------------- what info and all commands are made of
@@ -309,14 +314,13 @@ def writable(name: str, suffixes: tuple[str, ...]) -> Path:
 def open_pipeline(args: argparse.Namespace, reference: str) -> Pipeline:
     """The model of this reference on the device that --device names."""
     device = choose_device(args.device)  # before anything is loaded
-    return Pipeline.load(reference).to(device)
+    return Pipeline.load(reference, device=device)
 
 
 def _pictures(count: int) -> str:
     return "1 picture" if count == 1 else f"{count} pictures"
 
 
-def batch_size(pipeline: Pipeline) -> int:
+def batch_size(height: int, width: int) -> int:
     """How many pictures at a time, unless --batch says so."""
-    height, width = pipeline.codec.image_shape[1:]
     return max(1, BATCH_PIXELS // (height * width))

@@ -239,7 +239,7 @@ def _count(args: argparse.Namespace, usual: int) -> int:
 def _open(args: argparse.Namespace) -> tuple[Pipeline, int]:
     """The model and the batch size."""
     pipeline = open_pipeline(args, args.checkpoint)
-    batch = batch_size(pipeline) if args.batch is None else args.batch
+    batch = batch_size(*pipeline.codec.image_shape[1:]) if args.batch is None else args.batch
     check_number("batch", batch, 1, MAX_COUNT, whole=True)
     return pipeline, batch
 

@@ -92,16 +92,16 @@ class Pipeline(nn.Module):
         reference: str | Path,
         raw: bool = False,
         device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | None = None,
     ) -> "Pipeline":
         """Opens a checkpoint: a name under checkpoints/, a folder, or a Hub id owner/name[@revision].
 
         Of Stable Diffusion 1 and 2 it may be a model in the layout of diffusers, or a .safetensors file in the original
         layout. raw: of such a file that has its network twice, not the one that was averaged over the training.
 
-        device, dtype: of the network and the codec. Each of Stable Diffusion's tensors goes there as it is read, and
-        main memory never holds them all besides. A frozen text model stays in main memory, float32: it runs once a
-        request, and a GPU's memory is better used.
+        device, dtype: of the network and the codec; without a dtype Stable Diffusion on a GPU is float16, all else
+        float32. Each of its tensors goes there as it is read, and main memory never holds them all besides. A frozen
+        text model stays in main memory, float32: it runs once a request, and a GPU's memory is better used.
 
         Raises:
             ValueError: one sentence on what is wrong with the reference or the checkpoint.
@@ -111,8 +111,9 @@ class Pipeline(nn.Module):
         with torch.device("meta"):  # without memory or random numbers, since every tensor is replaced
             pipeline = cls(config)
         checkpoints.load_into(pipeline, checkpoint.tensors, str(reference))
-        for part in (pipeline.denoiser, pipeline.codec):
-            part.to(device, dtype)
+        if dtype is not None:
+            pipeline.denoiser.to(dtype=dtype), pipeline.codec.to(dtype=dtype)
+        pipeline.denoiser.to(device), pipeline.codec.to(device)
         if [*pipeline.conditioner.parameters()]:  # of which a frozen text model has none
             pipeline.conditioner.to(device)
         return pipeline.eval()

@@ -43,16 +43,18 @@ def read(
     reference: str | Path,
     raw: bool = False,
     device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
 ) -> Checkpoint:
     """Any checkpoint that the engine can open: its own, a folder in diffusers' layout, or one file of Stable Diffusion.
 
     raw: of a file that has a network twice, not the one that was averaged over its training. device, dtype: what the
-    tensors of Stable Diffusion become as they are read; those of our own are small, and stay float32 in main memory.
+    tensors of Stable Diffusion become as they are read, by default float16 on a GPU; those of our own are small, and
+    stay float32 in main memory.
 
     Raises:
         ValueError: one sentence on what is wrong with the reference or the checkpoint.
     """
+    dtype = dtype or (torch.float16 if torch.device(device).type in ("cuda", "mps") else torch.float32)
     path = checkpoints.local(reference)
     if path.is_file():
         return _read_file(path, raw, device, dtype)

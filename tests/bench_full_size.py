@@ -7,6 +7,7 @@ Prints a line for each, and ratios. Takes 3 GB on disk for its time, and without
 import argparse
 import gc
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -28,6 +29,8 @@ FIGURES = ("load s", "s a step", "decode s", "memory MB")
 
 def ours(folder: str, device: str, steps: int) -> dict[str, float]:
     """Loads, runs the steps, decodes."""
+    from transformers import CLIPTextModel, CLIPTokenizer  # noqa: F401  takes seconds, on both sides
+
     from diffusion.pipeline import Pipeline
     from diffusion.request import Request
 
@@ -44,6 +47,7 @@ def ours(folder: str, device: str, steps: int) -> dict[str, float]:
 def theirs(folder: str, device: str, steps: int) -> dict[str, float]:
     """The same by diffusers."""
     import diffusers
+    from transformers import CLIPTextModel, CLIPTokenizer  # noqa: F401
 
     dtype = torch.float32 if device == "cpu" else torch.float16
 
@@ -108,6 +112,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         make = [sys.executable, "-c", f"import bench_full_size; bench_full_size.write({folder!r})"]
         subprocess.run(make, check=True, cwd=Path(__file__).parent)
+        os.sync()  # what is still being written to the disk would slow down who comes first
         found: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
         for _ in range(args.rounds):
             for side in SIDES:

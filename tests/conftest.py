@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import gradio as gr
 import pytest
@@ -40,6 +41,18 @@ def words() -> Studio:
 def garments() -> Studio:
     """An untrained model of garments, with classes."""
     return tiny.studio("garments", Limits())
+
+
+@pytest.fixture(scope="session")
+def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small Stable Diffusion with random weights, as diffusers writes it."""
+    # Only here: what it is made with takes seconds to import.
+    from test_clip import write_tokenizer
+    from theirs import model
+
+    write_tokenizer(words := tmp_path_factory.mktemp("words"))
+    model(words).save_pretrained(folder := tmp_path_factory.mktemp("models") / "small-diffusion")
+    return folder
 
 
 @pytest.fixture(scope="session")

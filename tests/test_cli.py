@@ -611,3 +611,45 @@ def test_words_that_a_model_passes_over_are_named(tmp_path, capsys):
     assert "note: It does not know “bleu”; did you mean blue?" in said and "note: It does not know “something”" in said
     assert cli.main(["generate", *flags, "--prompt", "a fat blue nine"]) == 0
     assert "note" not in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- pictures of other sizes
+
+
+def test_pictures_of_another_size(tiny, tmp_path, capsys):
+    """From noise and from a picture; a PNG remembers the size."""
+    one, two = tmp_path / "one.png", tmp_path / "two.png"
+    flags = ["--checkpoint", tiny, "--steps", "2"]
+    assert cli.main(["generate", *flags, "--count", "2", "--size", "28", "44", "--out", str(one)]) == 0
+    assert export.read_images(one).shape == (2, 28, 44)
+    assert cli.main(["generate", "--checkpoint", tiny, "--like", str(one), "--out", str(two)]) == 0
+    assert (export.read_images(two) == export.read_images(one)).all()
+    image = ["--image", str(one), "--strength", "0", "--count", "1", "--size", "44", "28"]
+    assert cli.main(["generate", *flags, *image, "--out", str(two)]) == 0
+    assert export.read_images(two).shape == (1, 44, 28)
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        (("29", "28"), "This model's pictures cannot be 29 pixels high or wide: take 28 or 30."),
+        (("0", "28"), "height must be a whole number from 1 to 2048, not 0."),
+        (("28", "99999"), "width must be a whole number from 1 to 2048, not 99999."),
+    ],
+)
+def test_sizes_that_cannot_be(tiny, tmp_path, capsys, size, message):
+    out = tmp_path / "x.png"
+    assert cli.main(["generate", "--checkpoint", tiny, "--size", *size, "--image", str(out), "--out", str(out)]) == 2
+    assert message in capsys.readouterr().err and not out.exists()
+
+
+def test_one_large_picture_unless_more_are_asked_for(tmp_path, capsys):
+    network = UNetConfig(
+        sample_size=256, in_channels=1, out_channels=1, block_out_channels=(4, 4), attention=(False, False),
+        mid_attention=False, cross_attention_dim=None, norm_num_groups=2,
+    )  # fmt: skip
+    codec, none = PixelsConfig(image_size=256, sample_size=256), UnconditionalConfig()
+    Pipeline(ModelConfig("large", codec, none, network)).save(tmp_path / "large")
+    out = tmp_path / "x.png"
+    assert cli.main(["generate", "--checkpoint", str(tmp_path / "large"), "--steps", "1", "--out", str(out)]) == 0
+    assert export.read_images(out).shape == (1, 256, 256)

@@ -12,8 +12,6 @@ import pytest
 import torch
 from hub_server import HubServer, Repo
 from PIL import Image
-from test_clip import write_tokenizer
-from theirs import model
 
 from diffusion import export
 from diffusion.pipeline import Pipeline
@@ -29,15 +27,8 @@ PROMPT = ("a thick red 7", "blue paper", 16, 16)  # and the negative one, height
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    write_tokenizer(words := tmp_path_factory.mktemp("words"))
-    model(words).save_pretrained(folder := tmp_path_factory.mktemp("models") / "small-diffusion")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def easel(folder: Path) -> Easel:
-    easel = Easel(str(folder), "cpu", Limits(steps=50))
+def easel(foreign: Path) -> Easel:
+    easel = Easel(str(foreign), "cpu", Limits(steps=50))
     assert all(said.endswith(" s.") for said in easel.open())
     return easel
 
@@ -48,7 +39,7 @@ def picture(side: int = 40) -> Image.Image:
     return Image.fromarray(levels.astype(np.uint8))
 
 
-def test_opens_once_whoever_asks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_opens_once_whoever_asks(foreign: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two visitors at once follow one opening; who comes later has nothing to wait for."""
     load, loads, gate = Pipeline.load, [], Event()
 
@@ -58,7 +49,7 @@ def test_opens_once_whoever_asks(folder: Path, monkeypatch: pytest.MonkeyPatch) 
         return load(*given, **more)
 
     monkeypatch.setattr(Pipeline, "load", slowly)
-    easel = Easel(str(folder), "cpu", Limits())
+    easel = Easel(str(foreign), "cpu", Limits())
     with pytest.raises(ValueError, match=r"^The model is not open yet: press Open first\.$"):
         next(easel.run(Request()))
     others: list[list[str]] = []
@@ -75,7 +66,7 @@ def test_opens_once_whoever_asks(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     assert easel.opened.weights == export.fingerprint(easel.pipeline)
 
 
-def test_what_cannot_be_opened_is_said_and_can_be_tried_again(folder: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_opened_is_said_and_can_be_tried_again(foreign: Path, tmp_path: Path) -> None:
     easel = Easel(str(tmp_path / "model"), "cpu", Limits())
     for _ in range(2):
         with pytest.raises(ValueError, match=r"^No checkpoint '.*model': give a name"):
@@ -83,7 +74,7 @@ def test_what_cannot_be_opened_is_said_and_can_be_tried_again(folder: Path, tmp_
     *said, refused = _until_refused(easel)
     assert refused[1]["interactive"] is True and "No checkpoint" in refused[2] and len(refused) == 4
     assert all(update[1]["interactive"] is False for update in said)
-    shutil.copytree(folder, tmp_path / "model")
+    shutil.copytree(foreign, tmp_path / "model")
     assert list(easel.open()) and easel.opened
 
 
@@ -94,9 +85,9 @@ def _until_refused(easel: Easel) -> Iterator[list]:
             yield next(updates)
 
 
-def test_a_model_is_fetched_in_view(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_is_fetched_in_view(foreign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """How much of how much, and how much room there is, before the first byte; then it is read."""
-    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    files = {path.relative_to(foreign).as_posix(): path.read_bytes() for path in foreign.rglob("*") if path.is_file()}
     with HubServer({"owner/small-diffusion": Repo(files)}) as hub:
         hub.use(monkeypatch, tmp_path / "home")
         easel, told = Easel("owner/small-diffusion", "cpu", Limits()), []
@@ -131,33 +122,28 @@ def test_the_controls_follow_the_model(easel: Easel) -> None:
     assert (sampler["value"], steps, guidance) == ("ddim", 25, 7.5)
 
 
-def test_a_page_that_comes_before_has_nothing_to_show(folder: Path) -> None:
-    easel = Easel(str(folder), "cpu", Limits())
+def test_a_page_that_comes_before_has_nothing_to_show(foreign: Path) -> None:
+    easel = Easel(str(foreign), "cpu", Limits())
     assert arrive(easel) == [gr.skip()] * 4 and settle(easel) == [gr.skip()] * 5
-
-
-def test_half_precision_is_for_gpus() -> None:
-    precisions = {device: Easel("x", device, Limits()).dtype for device in ("cpu", "cuda", "mps")}
-    assert precisions == {"cpu": torch.float32, "cuda": torch.float16, "mps": torch.float16}
 
 
 def test_makes_a_picture_in_view(easel: Easel) -> None:
     """What is on the way is named and small; the end is the engine's own, in a file that says how."""
     shown = []
-    for made, film, said in rendering.paint(easel, None, 0.7, None, *PROMPT, *SETTINGS):
+    for made, film, said, running in rendering.paint(easel, None, 0.7, None, *PROMPT, *SETTINGS):
         if isinstance(made, str):
             settings = export.read_settings(Path(made))
             (pixels,) = export.read_images(Path(made))
-        shown.append((made, film, said))
+        shown.append((made, film, said, running))
     assert "Reading the prompt" in shown[0][2]
-    live = [film for _, film, _ in shown if isinstance(film, dict) and "i" in film]
+    live = [film for _, film, *_ in shown if isinstance(film, dict) and "i" in film]
     assert [film["i"] for film in live] == sorted({film["i"] for film in live}) and live[0]["total"] == 4
     assert {(pane["label"], pane["w"], pane["h"]) for film in live for pane in film["panes"]} == {
         ("Noisy state", 8, 8), ("Predicted picture", 8, 8),
     }  # fmt: skip
-    whole = [film for _, film, _ in shown if isinstance(film, dict) and "captions" in film]
+    whole = [film for _, film, *_ in shown if isinstance(film, dict) and "captions" in film]
     assert len(whole) == 1 and whole[0]["total"] == 4 and len(whole[0]["captions"]) == len(whole[0]["formulas"]) == 4
-    assert all(made.size == (16, 16) for made, _, _ in shown if isinstance(made, Image.Image))
+    assert all(made.size == (16, 16) for made, *_ in shown if isinstance(made, Image.Image))
     request = Request(
         prompt=PROMPT[0], negative=PROMPT[1], size=(16, 16), sampler="ddim", steps=3, guidance=4.0, seed=7
     )
@@ -165,11 +151,12 @@ def test_makes_a_picture_in_view(easel: Easel) -> None:
     *_, last = easel.pipeline.generate(request)
     np.testing.assert_array_equal(pixels, export.to_pictures(easel.pipeline.images(last, request))[0])
     said = shown[-1][2]
+    assert shown[0][3] is True and shown[-1][3] is False and all(more == gr.skip() for *_, more in shown[1:-1])
     assert "16 × 16 pixels, DDIM, 3 network calls in " in said and "seed 7, float32 on CPU" in said
 
 
-def test_says_how_long_it_will_take_once_it_knows(easel: Easel, folder: Path) -> None:
-    fresh = Easel(str(folder), "cpu", Limits())
+def test_says_how_long_it_will_take_once_it_knows(easel: Easel, foreign: Path) -> None:
+    fresh = Easel(str(foreign), "cpu", Limits())
     list(fresh.open())
     request = Request(size=(16, 16), steps=4)
     assert fresh.seconds(request, 4) is None
@@ -191,7 +178,7 @@ def test_begins_with_a_picture_and_keeps_what_is_not_painted(easel: Easel) -> No
     assert part.mask.sum() == 4 * mask.sum() and part.mask[0, 4:10, 6:12].all()
     stale = rendering.asked(easel, picture(), 0.7, Masked(255 - seen, mask), *PROMPT, *SETTINGS)
     assert stale.mask is None
-    *_, (_, _, said) = rendering.paint(easel, picture(), 0.7, Masked(seen, mask), *PROMPT, *SETTINGS)
+    *_, (_, _, said, _) = rendering.paint(easel, picture(), 0.7, Masked(seen, mask), *PROMPT, *SETTINGS)
     assert f"{256 - part.mask.sum()} pixels are yours, unchanged." in said
     *_, last = easel.pipeline.generate(part)
     pixels = export.to_pictures(easel.images(last, part))[0]
@@ -210,15 +197,15 @@ def test_the_mask_is_painted_on_the_picture_as_it_will_be_cut(easel: Easel) -> N
 
 
 def test_step_counts_side_by_side(easel: Easel) -> None:
-    *shown, (_, end) = rendering.compare(easel, [10, 5], None, 0.7, None, *PROMPT, *SETTINGS)
-    galleries = [gallery for gallery, _ in shown if isinstance(gallery, list)]
+    *shown, (_, end, more) = rendering.compare(easel, [10, 5], None, 0.7, None, *PROMPT, *SETTINGS)
+    galleries = [gallery for gallery, *_ in shown if isinstance(gallery, list)]
     assert [len(gallery) for gallery in galleries] == [0, 1, 2]
     for (made, caption), steps in zip(galleries[-1], (5, 10), strict=True):
         request = Request(PROMPT[0], PROMPT[1], size=(16, 16), sampler="ddim", steps=steps, guidance=4.0, seed=7)
         *_, last = easel.pipeline.generate(request)
         np.testing.assert_array_equal(made, export.to_pictures(easel.pipeline.images(last, request))[0])
         assert caption.startswith(f"{steps} steps, {steps} calls, ")
-    assert "only the step count differs" in end
+    assert "only the step count differs" in end and more is False and shown[0][2] is True
 
 
 @pytest.mark.parametrize(
@@ -285,12 +272,13 @@ def test_where_memory_runs_out_that_is_said(easel: Easel, monkeypatch: pytest.Mo
 
 def test_words_past_the_end_are_named(easel: Easel) -> None:
     long = " ".join(["red"] * 200)
-    *_, (_, _, said) = rendering.paint(easel, None, 0.7, None, long, *PROMPT[1:], *SETTINGS)
+    *_, (_, _, said, _) = rendering.paint(easel, None, 0.7, None, long, *PROMPT[1:], *SETTINGS)
     assert "past them were" in said
 
 
 def test_a_finished_picture_begins_the_next(easel: Easel) -> None:
     pixels = np.zeros((16, 16, 3), np.uint8)
-    assert again(pixels) is pixels
+    made, begin = again(pixels)
+    assert made is pixels and begin["open"] is True
     with pytest.raises(ValueError, match=r"^There is no picture yet: make one first\.$"):
         again(None)

@@ -52,11 +52,6 @@ class Easel:
         self._start = Lock()
         self._pace: Pace | None = None
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """What it computes in: half precision where that is faster, which is on GPUs."""
-        return torch.float32 if self.device.type == "cpu" else torch.float16
-
     def open(self) -> Iterator[str]:
         """Opens the model, and yields what is being done; whoever asks while it is being opened follows along.
 
@@ -65,7 +60,8 @@ class Easel:
         """
         with self._start:
             if self.opened is None and (self._opening is None or not self._opening.is_alive()):
-                self._said, self._error = "Reading the model", None
+                self._said = "Reading the model"
+                self._error = ValueError(f"{self.reference} could not be opened; the server's log says why.")
                 self._opening = Thread(target=self._open, daemon=True)
                 self._opening.start()
         began = time.monotonic()
@@ -73,12 +69,12 @@ class Easel:
             yield f"{self._said}, {time.monotonic() - began:.0f} s."
             self._opening.join(POLL)
         if self.opened is None:
-            raise ValueError(str(self._error))
+            raise ValueError(str(self._error))  # a new one: several visitors may raise it at once
 
     def _open(self) -> None:
         try:
             with watched(self._follow):
-                pipeline = Pipeline.load(self.reference, device=self.device, dtype=self.dtype)
+                pipeline = Pipeline.load(self.reference, device=self.device)
             if not pipeline.conditioner.sentences or not hasattr(pipeline.codec, "decoder"):
                 raise ValueError(f"{self.reference} does not read sentences into latents: open it with --checkpoint.")
             self._said = "Learning what its latents look like"

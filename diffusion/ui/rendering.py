@@ -69,18 +69,19 @@ def under(easel: Easel, picture: Image.Image | None, height: Any, width: Any, ma
     return gr.skip() if masked is not None and np.array_equal(masked.picture, seen) else seen
 
 
-def paint(easel: Easel, *inputs: Any) -> Iterator[tuple[Any, Any, Any]]:
-    """Makes one picture, and yields picture, film and status: guesses on the way, then the decoded picture."""
+def paint(easel: Easel, *inputs: Any) -> Iterator[tuple[Any, Any, Any, Any]]:
+    """Makes one picture, and yields picture, film, status and whether it is still on its way: guesses until then, then
+    the decoded picture."""
     request = asked(easel, *inputs)
     run, trace, began, calls = uuid.uuid4().hex[:8], [], time.monotonic(), easel.calls(request)
     frames = request.steps_run(request.strengths[0]) + 1 if calls else None
-    yield gr.skip(), gr.skip(), announced(f"Reading the prompt{_promised(easel, request, calls)}.")
+    yield gr.skip(), gr.skip(), announced(f"Reading the prompt{_promised(easel, request, calls)}."), True
     running = easel.run(request)
     try:
         for step, due in paced(running):
             trace.append(step)
             if not due:
-                yield (gr.skip(),) * 3
+                yield (gr.skip(),) * 4
                 continue
             panes, (guess,) = shoot(easel, trace[-1:])
             live = widgets.frame(
@@ -89,38 +90,42 @@ def paint(easel: Easel, *inputs: Any) -> Iterator[tuple[Any, Any, Any]]:
             )  # fmt: skip
             height, width = easel.pipeline.shape(request)[1:]
             shown = Image.fromarray(guess).resize((width, height), Image.Resampling.BICUBIC)
-            yield (shown if step.index else gr.skip()), live, announced(_progress(easel, request, step, calls, began))
+            said = announced(_progress(easel, request, step, calls, began))
+            yield (shown if step.index else gr.skip()), live, said, gr.skip()
     finally:
         running.close()
-    yield gr.skip(), movie(easel, run, request, trace), announced("Decoding the picture.")
+    yield gr.skip(), movie(easel, run, request, trace), announced("Decoding the picture."), gr.skip()
     with tempfile.TemporaryDirectory() as folder:  # the app copies what it is handed
         path = save(easel, request, trace[-1], Path(folder))
-        yield path, gr.skip(), announced(account(easel, request, trace[-1], time.monotonic() - began))
+        yield path, gr.skip(), announced(account(easel, request, trace[-1], time.monotonic() - began)), False
 
 
-def compare(easel: Easel, counts: Sequence[int], *inputs: Any) -> Iterator[tuple[Any, Any]]:
-    """The same request with several step counts, and yields gallery and status as each picture is done."""
+def compare(easel: Easel, counts: Sequence[int], *inputs: Any) -> Iterator[tuple[Any, Any, Any]]:
+    """The same request with several step counts, and yields gallery, status and whether more pictures are to come."""
     request, done = asked(easel, *inputs), []
     if not counts or not {*counts} <= {*COUNTS}:
         raise ValueError(f"Choose at least one step count of {', '.join(map(str, COUNTS))}.")
     requests = [replace(request, steps=steps) for steps in sorted(counts)]
     for one in requests:
         easel.check(one)
-    yield [], announced(f"0 of {counted(len(requests), 'picture')} made.")
+    yield [], announced(f"0 of {counted(len(requests), 'picture')} made."), True
     for one in requests:
         began, running = time.monotonic(), easel.run(one)
         try:
             for step in running:
                 said = _progress(easel, one, step, easel.calls(one), began)
-                yield gr.skip(), announced(f"{len(done)} of {len(requests)} made. {counted(one.steps, 'step')}: {said}")
+                said = f"{len(done)} of {len(requests)} made. {counted(one.steps, 'step')}: {said}"
+                yield gr.skip(), announced(said), gr.skip()
         finally:
             running.close()
         picture = export.to_pictures(easel.images(step, one))[0]
-        taken = f"{counted(step.index, 'step')}, {counted(step.calls, 'call')}, {time.monotonic() - began:.1f} s"
+        steps = counted(step.index, "step") if one.image is None else f"{step.index} of {counted(one.steps, 'step')}"
+        taken = f"{steps}, {counted(step.calls, 'call')}, {time.monotonic() - began:.1f} s"
         done.append((Image.fromarray(picture), taken))
-        yield list(done), announced(f"{len(done)} of {counted(len(requests), 'picture')} made.")
+        yield list(done), announced(f"{len(done)} of {counted(len(requests), 'picture')} made."), gr.skip()
     title = SAMPLERS[request.sampler].title
-    yield gr.skip(), announced(f"One noise (seed {request.seed}), one prompt, {title}: only the step count differs.")
+    said = f"One noise (seed {request.seed}), one prompt, {title}: only the step count differs."
+    yield gr.skip(), announced(said), False
 
 
 def shoot(easel: Easel, steps: Sequence[Step]) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -185,7 +190,8 @@ def facts(easel: Easel) -> str:
 
 
 def _precision(easel: Easel) -> str:
-    return f"{str(easel.dtype).removeprefix('torch.')} on {easel.device.type.upper()}"
+    parameter = next(easel.pipeline.denoiser.parameters())
+    return f"{str(parameter.dtype).removeprefix('torch.')} on {parameter.device.type.upper()}"
 
 
 def _progress(easel: Easel, request: Request, step: Step, calls: int | None, began: float) -> str:

@@ -26,6 +26,7 @@ EXAMPLES = Path(__file__).parent / "examples"  # {data set}.png: test images, a 
 NOUNS = {"mnist": "digit", "fashion-mnist": "garment"}
 FRAME = 1 / 24  # seconds; a browser merges what comes faster
 SHOWING = 1 / 5  # of the time at most goes into frames: decoding one costs about half a network call
+LARGEST = 256  # pixels: each tab makes dozens of pictures when a model is opened
 ODE_CALLS = 60  # what the adaptive sampler needs, about: it has no step count to go by
 
 
@@ -78,7 +79,9 @@ class Studio:
     @classmethod
     def load(cls, checkpoint: str, device: str, limits: Limits = Limits(), engine: Lock | None = None) -> Studio:
         """Opens a checkpoint by name, folder or Hub id, and the classifier of its data set."""
-        pipeline = Pipeline.load(checkpoint).to(device)
+        pipeline = Pipeline.load(checkpoint, device=device)
+        if max(pipeline.codec.image_shape[1:]) > LARGEST:
+            raise ValueError(f"{checkpoint} makes pictures too large for these tabs: open it with --sd {checkpoint}.")
         data = PAINTED.get(pipeline.config.data, pipeline.config.data)
         return cls(pipeline, Classifier.of(data).to(device) if data in INSTRUMENTS else None, limits, engine)
 

@@ -17,6 +17,7 @@ from diffusion.ui.errors import polite
 from diffusion.ui.rendering import COUNTS
 from diffusion.ui.studio import Limits
 from diffusion.ui.widgets import FramePlayer, MaskPad
+from diffusion.ui.widgets.photo import Photo
 from diffusion.ui.wording import announced
 
 PROMPT = "a photograph of a lighthouse on a cliff, evening light"
@@ -35,6 +36,13 @@ python app.py --sd {EXAMPLE}</code></pre>
 folder in the layout of diffusers, or a single .safetensors file in the original layout. A GPU with 8 GB of memory makes
 a picture in seconds; a processor needs 8 GB of memory too, and minutes.</p>
 """
+NAMED = """
+() => new MutationObserver(() => {
+  for (const image of document.querySelectorAll('#stable-made img')) image.alt = 'The picture made';
+  // A thumbnail's caption is beside it: nobody has to hear it twice.
+  for (const image of document.querySelectorAll('#stable-gallery .thumbnail-item img')) image.alt = '';
+}).observe(document.body, { childList: true, subtree: true })
+"""
 
 
 @dataclass(frozen=True)
@@ -51,7 +59,8 @@ class Handles:
     height: gr.Slider
     width: gr.Slider
     sampling: Sampling
-    picture: gr.Image
+    begin: gr.Accordion
+    picture: Photo
     strength: gr.Slider
     mask: MaskPad
     go: gr.Button
@@ -60,11 +69,13 @@ class Handles:
     again: gr.Button
     film: FramePlayer
     status: gr.HTML
+    painting: gr.State
     counts: gr.CheckboxGroup
     compare: gr.Button
     compare_stop: gr.Button
     gallery: gr.Gallery
     compared: gr.HTML
+    comparing: gr.State
 
     @property
     def inputs(self) -> list[gr.components.Component]:
@@ -87,7 +98,8 @@ def build(easel: Easel | None, limits: Limits) -> Handles | None:
     """Draws the tab; without a model it says how to have one."""
     with gr.Tab("Stable Diffusion", id="stable", elem_id="stable-tab") as tab:
         if easel is None:
-            gr.HTML(ABSENT, elem_classes=["lab-card", "lab-prose"], elem_id="stable-absent")
+            with gr.Column(elem_classes="lab-card"):
+                gr.HTML(ABSENT, elem_classes="lab-prose", elem_id="stable-absent")
             return None
         name = html.escape(easel.reference)
         lead = gr.HTML(f"<p>{name} is ready to be opened.</p>", elem_classes="lab-lead", elem_id="stable-lead")
@@ -127,10 +139,10 @@ def _room(
                 knobs = controls.sampling(shown, limits, "stable", SEED)
             with gr.Accordion(
                 "Begin with a picture", open=False, elem_classes=["explain", "lab-later"], elem_id="stable-begin"
-            ):
-                picture = gr.Image(
-                    type="pil", image_mode="RGB", sources=["upload", "clipboard"], label="Your picture",
-                    elem_id="stable-picture", height=260,
+            ) as begin:
+                picture = Photo(
+                    format="png", sources=["upload", "clipboard"], label="Your picture", height=260,
+                    elem_id="stable-picture",
                 )  # fmt: skip
                 strength = gr.Slider(
                     0, 1, STRENGTH, step=0.05, label="Strength", info="The share of the steps that is run on it.",
@@ -142,10 +154,11 @@ def _room(
         with gr.Column(scale=7, min_width=300):
             with gr.Column(elem_classes="lab-card"):
                 made = gr.Image(
-                    label="Picture", format="png", interactive=False, elem_id="stable-made",
-                    buttons=["download", "fullscreen"],
+                    label="Picture", show_label=False, format="png", interactive=False, elem_id="stable-made",
+                    elem_classes="lab-picture", buttons=["download", "fullscreen"],
                 )  # fmt: skip
                 status = gr.HTML(announced("Nothing made yet."), elem_classes="lab-status", elem_id="stable-status")
+                painting = gr.State(False)
                 again = gr.Button("Begin with this picture", size="md", elem_id="stable-again")
             with gr.Column(elem_classes="lab-card"):
                 film = FramePlayer(
@@ -160,13 +173,14 @@ def _room(
             compare = gr.Button("Compare", scale=0, min_width=140, elem_id="stable-compare")
             compare_stop = gr.Button("Stop", scale=0, min_width=70, elem_id="stable-compare-stop")
         gallery = gr.Gallery(
-            label="The same noise and prompt", height="auto", object_fit="contain", format="png",
+            label="The same noise and prompt", show_label=False, height="auto", object_fit="contain", format="png",
             interactive=False, elem_id="stable-gallery", elem_classes="lab-side",
         )  # fmt: skip
         compared = gr.HTML(announced(""), elem_classes="lab-status", elem_id="stable-compared")
+        comparing = gr.State(False)
     return Handles(
-        tab, lead, opens, opening, room, prompt, negative, height, width, knobs, picture, strength, mask, go, stop,
-        made, again, film, status, counts, compare, compare_stop, gallery, compared,
+        tab, lead, opens, opening, room, prompt, negative, height, width, knobs, begin, picture, strength, mask, go,
+        stop, made, again, film, status, painting, counts, compare, compare_stop, gallery, compared, comparing,
     )  # fmt: skip
 
 
@@ -185,20 +199,28 @@ def wire(easel: Easel | None, own: Handles | None) -> None:
         # Only then: controls that are not on the page yet would lose what they are set to.
         event.success(partial(settle, easel), None, own.settled, api_name="_stable_settle", **QUIET)
     running = own.go.click(
-        on(rendering.paint), own.inputs, [own.made, own.film, own.status], api_name="_stable_paint", **QUIET, **ENGINE
-    )
-    comparing = own.compare.click(
-        on(rendering.compare), [own.counts, *own.inputs], [own.gallery, own.compared], api_name="_stable_compare",
+        on(rendering.paint), own.inputs, [own.made, own.film, own.status, own.painting], api_name="_stable_paint",
         **QUIET, **ENGINE,
     )  # fmt: skip
-    for stop, event, status in ((own.stop, running, own.status), (own.compare_stop, comparing, own.compared)):
-        stop.click(lambda: announced("Stopped."), None, status, cancels=[event], queue=False, **QUIET)
-    gr.on(
-        [own.picture.change, own.height.change, own.width.change],
-        on(rendering.under), [own.picture, own.height, own.width, own.mask], own.mask,
-        api_name="_stable_under", trigger_mode="always_last", **QUIET,
+    comparing = own.compare.click(
+        on(rendering.compare), [own.counts, *own.inputs], [own.gallery, own.compared, own.comparing],
+        api_name="_stable_compare", **QUIET, **ENGINE,
     )  # fmt: skip
-    own.again.click(polite(again), own.made, own.picture, api_name="_stable_again", **QUIET)
+    for event, stop, begun, status, name in (
+        (running, own.stop, own.painting, own.status, "_stable_paint_stopped"),
+        (comparing, own.compare_stop, own.comparing, own.compared, "_stable_compare_stopped"),
+    ):
+        event.failure(stopped, begun, status, api_name=name, queue=False, **QUIET)
+        stop.click(None, None, None, cancels=[event], queue=False)
+    under = {"fn": on(rendering.under), "inputs": [own.picture, own.height, own.width, own.mask], "outputs": own.mask}
+    own.picture.change(**under, trigger_mode="always_last", api_name="_stable_under", **QUIET)
+    # An error outside the queue reaches no visitor: half of a number that is being typed is no mistake.
+    gr.on(
+        [own.height.change, own.width.change], **under, trigger_mode="always_last", queue=False,
+        api_name="_stable_size", **QUIET,
+    )  # fmt: skip
+    own.again.click(polite(again), own.made, [own.picture, own.begin], api_name="_stable_again", **QUIET)
+    gr.on(None, None, None, None, js=NAMED)
 
 
 def opened(easel: Easel) -> Iterator[list[Any]]:
@@ -234,8 +256,13 @@ def settle(easel: Easel) -> list[Any]:
     ]
 
 
-def again(made: np.ndarray | None) -> np.ndarray:
-    """The finished picture as what the next one begins with."""
+def stopped(begun: bool) -> Any:
+    """The status after a run that did not finish; one that never started changed nothing."""
+    return announced("Stopped. The engine is free.") if begun else gr.skip()
+
+
+def again(made: np.ndarray | None) -> tuple[np.ndarray, Any]:
+    """The finished picture as what the next one begins with, in view."""
     if made is None:
         raise ValueError("There is no picture yet: make one first.")
-    return made
+    return made, gr.update(open=True)
