@@ -7,7 +7,7 @@ from torch import Tensor
 
 from diffusion.autoencoder import VAE, pad
 
-SIDE = 256  # pixels of the pictures that the colours are learnt from
+SIDE = 128  # pixels of the pictures that the colours are learnt from
 COUNT = 4  # of these pictures
 WAVES = 6  # in each channel of each
 
