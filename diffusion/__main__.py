@@ -8,8 +8,9 @@ from typing import NoReturn
 import torch
 
 from diffusion import __version__
-from diffusion.commands import FRAMES, MODEL, Fetching, generate, info, reconstruct
+from diffusion.commands import FRAMES, MODEL, Fetching, generate, reconstruct
 from diffusion.download import watched
+from diffusion.info import info
 from diffusion.measure import COUNT, LATENT_COUNT, PROMPT_COUNT, SWEEP_COUNT, evaluate
 from diffusion.samplers import SAMPLERS
 

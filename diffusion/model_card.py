@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from diffusion import figures
 from diffusion.checkpoints import replace_file
 from diffusion.data import Painted
 
@@ -22,22 +23,6 @@ HUB = {"mnist": "ylecun/mnist", "fashion-mnist": "zalando-datasets/fashion_mnist
 """What the Hugging Face Hub calls the data sets that it has."""
 OWN = {"folder": "a folder of pictures", "idx": "pictures in IDX files", "celeba": "CelebA"}
 """What is read from --data-dir alone."""
-MEASURES = (
-    ("recognised as prompted by the classifier", "{:.2%}", "accuracy", "test_accuracy"),
-    ("the classifier's mean confidence", "{:.2%}", "confidence", "test_confidence"),
-    ("Fréchet distance to the training pictures, in the classifier's features", "{:.4g}", "frechet", "frechet_floor"),
-    ("kernel distance to as many of them (Bińkowski et al. 2018)", "{:.3g}", "kernel", "kernel_floor"),
-    ("density (Naeem et al. 2020)", "{:.3f}", "density", "real_density"),
-    ("coverage (Naeem et al. 2020)", "{:.3f}", "coverage", "real_coverage"),
-    ("precision (Kynkäänniemi et al. 2019)", "{:.3f}", "precision", "real_precision"),
-    ("recall (Kynkäänniemi et al. 2019)", "{:.3f}", "recall", "real_recall"),
-    ("median distance to the nearest training picture", "{:.3f}", "nearest", "test_nearest"),
-    ("PSNR of the autoencoder in dB", "{:.2f}", "psnr", ""),
-    ("SSIM of the autoencoder", "{:.4f}", "ssim", ""),
-    ("recognised after the autoencoder", "{:.2%}", "reconstruction_accuracy", "test_accuracy"),
-    ("network calls a picture", "{:g}", "calls", ""),
-)
-"""A row of the metrics table: what it says, how, and its keys in metrics.json for the model and for real pictures."""
 
 
 def write_card(folder: str | Path) -> None:
@@ -83,7 +68,7 @@ def card(
         "## Training",
         _training(name, training),
         "## Metrics",
-        _metrics(metrics, name),
+        figures.sections(metrics, name),
         "## Limits",
         _limits(config, training, kind),
         "## Licence",
@@ -190,140 +175,6 @@ def _spark(values: list[float], width: int = 20) -> str:
     picked = [math.log(max(values[round(i * (len(values) - 1) / (width - 1))], 1e-12)) for i in range(width)]
     low, high = min(picked), max(picked)
     return "".join(BARS[round((value - low) / max(high - low, 1e-12) * (len(BARS) - 1))] for value in picked)
-
-
-def _metrics(metrics: dict[str, Any] | None, name: str) -> str:
-    command = f"python -m diffusion evaluate {name}"
-    if metrics is None:
-        return f"Not measured yet: `{command} --write` measures the model and fills in this section."
-    parts = []
-    if "frechet" in metrics:
-        parts += [
-            _headline(metrics, command),
-            "\n".join(["| | model | real pictures |", "|---|---|---|", *_rows(metrics)]),
-        ]
-    elif "test_accuracy" in metrics:
-        parts.append(
-            f"It recognises {metrics['test_accuracy']:.2%} of the test pictures, measured by `{command} --write`, on "
-            f"{metrics['test_count']:,} test pictures."
-        )
-    if "obedience" in metrics:
-        parts += _obedience(metrics["obedience"], command)
-    if "latents" in metrics:
-        parts += _latents(metrics["latents"], command)
-    if "likelihood" in metrics:
-        parts.append(_likelihood(metrics["likelihood"], command))
-    if "sweep" in metrics:
-        parts += ["### Samplers", *_sweep(metrics["sweep"], command)]
-    return "\n\n".join(parts)
-
-
-def _obedience(found: dict[str, Any], command: str) -> list[str]:
-    """How often what prompts ask for is read back, at each guidance."""
-    first, avoided = found["scores"][0], {part["guidance"]: part["reduction"] for part in found["avoided"]}
-    names = list(first["shares"])
-    text = (
-        f"Measured by `{command} --write`, in the pixels: {first['count']:,} prompts of each kind, worded as captions"
-        f" are, {found['sampler']}, {found['steps']} steps, seed {found['seed']}. Shares of the pictures that"
-        " show what was asked for, in per cent; held-out prompts ask for combinations never painted in training."
-        " The last column is by how much less often a value shows where a negative prompt steers away from it."
-    )
-    rows = [f"| guidance | prompts | {' | '.join(names)} | less by |", "|---" * (len(names) + 3) + "|"]
-    for score in found["scores"]:
-        shares = " | ".join(f"{100 * score['shares'][name]:.1f}" for name in names)
-        less = avoided.get(score["guidance"]) if score["kind"] == first["kind"] else None
-        rows.append(
-            f"| {score['guidance']:g} | {score['kind']} | {shares} | {'' if less is None else f'{100 * less:.1f}'} |"
-        )
-    return [text, "\n".join(rows)]
-
-
-def _headline(metrics: dict[str, Any], command: str) -> str:
-    settings = f"{metrics['sampler']}, {metrics['steps']} steps, guidance {metrics['guidance']:g}"
-    text = (
-        f"Measured by `{command} --write`, on {metrics['test_count']:,} test pictures and {metrics['count']:,} "
-        f"generated ones ({settings}, seed {metrics['seed']})."
-    )
-    if "real_coverage" in metrics:
-        text += (
-            " Real pictures are test pictures against the training ones; for density, coverage, precision and recall,"
-            " as many training pictures in the place of the generated ones."
-        )
-    return text
-
-
-def _rows(metrics: dict[str, Any]) -> list[str]:
-    """The rows that the model has a figure for."""
-    rows = []
-    for text, form, ours, real in MEASURES:
-        if metrics.get(ours) is not None:
-            values = [metrics.get(key) for key in (ours, real)]
-            rows.append(f"| {text} | " + " | ".join("" if v is None else form.format(v) for v in values) + " |")
-    return rows
-
-
-def _latents(found: dict[str, Any], command: str) -> list[str]:
-    """Autoencoders side by side: a table, and how to read it."""
-    spaces = found["spaces"]
-    rows = {
-        "weight of the KL term": [f"{space['kl_weight']:g}" for space in spaces],
-        "PSNR of reconstructions in dB": [f"{space['psnr']:.2f}" for space in spaces],
-        "KL to N(0, I) in nats a picture": [f"{space['kl']:,.0f}" for space in spaces],
-        "mean of each channel": [" ".join(f"{mean:.2f}" for mean in space["means"]) for space in spaces],
-        "deviation of each channel": [" ".join(f"{each:.2f}" for each in space["deviations"]) for space in spaces],
-        "deviation of all latents": [f"{space['deviation']:.3g}" for space in spaces],
-        "width of the encoder's Gaussians, in deviations": [f"{space['width']:.4f}" for space in spaces],
-    }
-    for key, text in (("kept", "kept under noise of {} deviations"), ("between", "plain at {} of the way to another")):
-        rows |= {text.format(at): [f"{space[key][at]:.1%}" for space in spaces] for at in spaces[0][key]}
-    rows["plain, drawn from noise"] = [f"{space['drawn']:.1%}" for space in spaces]
-    return [
-        f"Measured by `{command} --count {found['count']} --write` on {found['count']:,} test pictures, seed "
-        f"{found['seed']}, with the same noise for each autoencoder:",
-        "\n".join(
-            ["| |" + "".join(f" {space['name']} |" for space in spaces), "|---" * (1 + len(spaces)) + "|"]
-            + [f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items()]
-        ),
-        "Kept: digit, ink and paper are read as they were painted. Plain: one digit that the classifier is sure of, in "
-        f"one ink on one paper, which {found['real']:.1%} of the test pictures themselves are. The points between are "
-        "on the straight line from one latent to that of another picture; the noise that pictures are drawn from has "
-        "each channel's own mean and deviation.",
-    ]
-
-
-def _likelihood(found: dict[str, Any], command: str) -> str:
-    given = " given its class" if found["prompted"] else ""
-    flags = f"--likelihood {found['images']}{'' if found['prompted'] else ' --unprompted'}"
-    return (
-        f"A test picture{given} takes {found['bits_per_dim']:.3f} ± {found['standard_error']:.3f} bits per dimension "
-        f"by the probability-flow ODE (Song et al. 2021): mean and standard error over {found['images']:,} pictures, "
-        f"measured by `{command} {flags} --write`."
-    )
-
-
-def _sweep(found: dict[str, Any], command: str) -> list[str]:
-    prompted = any(cell["accuracy"] is not None for cell in found["cells"])
-    lines = ["| sampler | steps | network calls | pictures |" + " recognised |" * prompted + " confidence | Fréchet |"
-             " times real | seconds a picture |", "|---" * (8 + prompted) + "|"]  # fmt: skip
-    for cell in found["cells"]:
-        ratio = "" if cell["frechet_ratio"] is None else f"{cell['frechet_ratio']:.2f}"
-        lines.append(
-            f"| {cell['sampler']} | {cell['steps'] or 'its own'} | {cell['calls']:.4g} | {cell['count']:,} |"
-            + (f" {cell['accuracy']:.2%} |" if prompted else "")
-            + f" {cell['confidence']:.2%} | {cell['frechet']:.4g} | {ratio} | {cell['seconds']:.4f} |"
-        )
-    lines.append(
-        f"| real pictures | | | {found['count']:,} |"
-        + (f" {found['test_accuracy']:.2%} |" if prompted else "")
-        + f" {found['test_confidence']:.2%} | {found['frechet_floor']:.4g} | 1 | |"
-    )
-    flags = f"--samplers {','.join(found['samplers'])} --calls {','.join(map(str, found['budgets']))}"
-    return [
-        f"The same noise through every sampler, guidance {found['guidance']:g}, seed {found['seed']}: "
-        f"`{command} --sweep {flags} --count {found['count']} --write`. Fréchet distances are to all training "
-        "pictures, and grow as there are fewer: compare them with one another, not with those above.",
-        "\n".join(lines),
-    ]
 
 
 def _limits(config: dict[str, Any], training: dict[str, Any], kind: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMAND_LINE = {"__main__", "commands", "measure"}  # `python -m diffusion`, a consumer of the engine
+COMMAND_LINE = {"__main__", "commands", "info", "measure"}  # `python -m diffusion`, a consumer of the engine
 ENGINE = {path.stem: path for path in sorted((ROOT / "diffusion").glob("*.py")) if path.stem not in COMMAND_LINE}
 SCRIPTS = [ROOT / "app.py", ROOT / "train.py"]
 EVERYTHING = [*sorted((ROOT / "diffusion").rglob("*.py")), *SCRIPTS]
