@@ -246,7 +246,7 @@ def test_cells_appear_one_by_one(untrained: Studio) -> None:
 def test_closing_frees_the_engine_and_leaves_what_is_done(untrained: Studio) -> None:
     calls: list[int] = []
     hook = untrained.pipeline.denoiser.register_forward_hook(lambda *_: calls.append(1))
-    lock = untrained._engine
+    lock = untrained.engine
     try:
         running = compare.run(untrained, *controls(samplers=["ddim"], columns="2, 100"))
         contest = None
@@ -272,7 +272,7 @@ def test_the_whole_table_has_one_deadline(untrained: Studio, monkeypatch: pytest
     monkeypatch.setattr(comparison, "_timed", lambda steps: ((step, 30.0) for step in steps))
     with pytest.raises(ValueError, match="The table took more than 300 s; take fewer cells"):
         filled(untrained, samplers=["ddim"], columns="4, 6")  # five and seven steps of 30 s
-    assert not untrained._engine.locked()
+    assert not untrained.engine.locked()
     assert filled(untrained, samplers=["ddim"], columns="4").done
 
 

@@ -78,6 +78,16 @@ def test_what_cannot_be_opened_is_said_and_can_be_tried_again(foreign: Path, tmp
     assert list(easel.open()) and easel.opened
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # that is the server's log
+def test_what_nobody_foresaw_is_a_sentence_too(foreign: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    easel = Easel(str(foreign), "cpu", Limits())
+    with monkeypatch.context() as patch:
+        patch.setattr(Pipeline, "load", lambda *given, **more: 1 / 0)
+        with pytest.raises(ValueError, match=r"small-diffusion could not be opened; the server's log says why\.$"):
+            list(easel.open())
+    assert list(easel.open()) and easel.opened
+
+
 def _until_refused(easel: Easel) -> Iterator[list]:
     updates = opened(easel)
     with pytest.raises(ValueError):

@@ -47,7 +47,7 @@ def select(page: Page, index: int) -> Locator:
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_axe_finds_nothing(page: Page, visit: Visit, theme: str, viewport: dict[str, int]) -> None:
     visit(theme, viewport)
-    assert tab_buttons(page).count() == len(TABS)
+    assert tab_buttons(page).count() == len(TABS) + 1  # the last needs a model of others: test_stable.py
     found = {}
     for index, name in enumerate(TABS):
         panel = select(page, index)
