@@ -16,8 +16,7 @@ from diffusion.ui.easel import Easel
 from diffusion.ui.errors import polite
 from diffusion.ui.rendering import COUNTS
 from diffusion.ui.studio import Limits
-from diffusion.ui.widgets import FramePlayer, MaskPad
-from diffusion.ui.widgets.photo import Photo
+from diffusion.ui.widgets import FramePlayer, MaskPad, Photo
 from diffusion.ui.wording import announced
 
 PROMPT = "a photograph of a lighthouse on a cliff, evening light"

@@ -4,6 +4,7 @@ from diffusion.ui.widgets.bench import NoiseBench, Path, mixture
 from diffusion.ui.widgets.curves import NoiseCurves
 from diffusion.ui.widgets.grid import DigitGrid, Mark, grid
 from diffusion.ui.widgets.pad import Masked, MaskPad, SketchPad
+from diffusion.ui.widgets.photo import Photo
 from diffusion.ui.widgets.picker import EACH, DigitPicker
 from diffusion.ui.widgets.player import FramePlayer, film, frame, tile
 from diffusion.ui.widgets.scores import ScoreTable, scores
@@ -21,6 +22,7 @@ __all__ = [
     "NoiseBench",
     "NoiseCurves",
     "Path",
+    "Photo",
     "ScoreTable",
     "SketchPad",
     "TradeoffPlot",

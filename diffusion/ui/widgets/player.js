@@ -11,11 +11,12 @@ scrub.setAttribute('aria-label', props.step);
 
 function layPanes(labels) {
   if (panes.children.length !== labels.length) {
-    panes.replaceChildren(...labels.map(() => {
+    panes.replaceChildren(...labels.map((label) => {
       const pane = make('div', 'pane');
       pane.append(make('canvas'), make('span', 'name'));
       Object.assign(pane.firstChild, { width: 28, height: 28 });
       pane.firstChild.setAttribute('role', 'img');
+      pane.firstChild.setAttribute('aria-label', label); // show says more
       return pane;
     }));
     panes.dataset.count = labels.length;
