@@ -67,8 +67,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--sd",
         metavar="MODEL",
+        default=os.environ.get("DIFFUSION_SD"),
         help="a model of Stable Diffusion 1 or 2 for the tab of that name: a Hub id owner/name[@revision], a folder in "
-        "the layout of diffusers, or a .safetensors file",
+        "the layout of diffusers, or a .safetensors file (default: $DIFFUSION_SD, or none)",
     )
     for limit in fields(Limits):
         kind = within(type(limit.default), 1, 10**9)

@@ -37,10 +37,26 @@ def test_help_names_every_flag_and_its_default(main: Callable, capsys: pytest.Ca
         main(["--help"])
     text = re.sub(r"\s+", " ", capsys.readouterr().out)
     assert ended.value.code == 0
-    for flag in ("--host", "--port", "--share", "--device", "--checkpoint", *(f"--max-{n}" for n in vars(Limits()))):
+    for flag in (
+        "--host",
+        "--port",
+        "--share",
+        "--device",
+        "--checkpoint",
+        "--sd",
+        *(f"--max-{n}" for n in vars(Limits())),
+    ):
         assert flag in text
     for value in ("mnist-latent", *vars(Limits()).values()):
         assert f"(default: {value})" in text
+
+
+def test_a_space_names_its_large_model_by_a_variable(main: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    parse = main.__globals__["parser"]
+    assert parse().parse_args([]).sd is None
+    monkeypatch.setenv("DIFFUSION_SD", "owner/model")
+    assert parse().parse_args([]).sd == "owner/model"
+    assert parse().parse_args(["--sd", "other/model"]).sd == "other/model"
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,8 @@ view. They are not part of the app, which was started without them.</p>
 python app.py --sd {EXAMPLE}</code></pre>
 <p>A name is that of a repository on the Hugging Face Hub, from which some 4 GB are fetched once. It may also be a
 folder in the layout of diffusers, or a single .safetensors file in the original layout. A GPU with 8 GB of memory makes
-a picture in seconds; a processor needs 8 GB of memory too, and minutes.</p>
+a picture in seconds; a processor needs 8 GB of memory too, and minutes. Where the app's flags cannot be set, as on a
+Hugging Face Space, the environment variable DIFFUSION_SD names the model.</p>
 """
 NAMED = """
 () => new MutationObserver(() => {
