@@ -140,11 +140,11 @@ def test_a_page_that_comes_before_has_nothing_to_show(foreign: Path) -> None:
 def test_makes_a_picture_in_view(easel: Easel) -> None:
     """What is on the way is named and small; the end is the engine's own, in a file that says how."""
     shown = []
-    for made, film, said, running in rendering.paint(easel, None, 0.7, None, *PROMPT, *SETTINGS):
+    for made, film, said, running, reel in rendering.paint(easel, None, 0.7, None, *PROMPT, *SETTINGS):
         if isinstance(made, str):
             settings = export.read_settings(Path(made))
             (pixels,) = export.read_images(Path(made))
-        shown.append((made, film, said, running))
+        shown.append((made, film, said, running, reel))
     assert "Reading the prompt" in shown[0][2]
     live = [film for _, film, *_ in shown if isinstance(film, dict) and "i" in film]
     assert [film["i"] for film in live] == sorted({film["i"] for film in live}) and live[0]["total"] == 4
@@ -161,7 +161,10 @@ def test_makes_a_picture_in_view(easel: Easel) -> None:
     *_, last = easel.pipeline.generate(request)
     np.testing.assert_array_equal(pixels, export.to_pictures(easel.pipeline.images(last, request))[0])
     said = shown[-1][2]
-    assert shown[0][3] is True and shown[-1][3] is False and all(more == gr.skip() for *_, more in shown[1:-1])
+    assert shown[0][3] is True and shown[-1][3] is False and all(more == gr.skip() for *_, more, _ in shown[1:-1])
+    kept = [reel for *_, reel in shown if reel != gr.skip()]
+    assert kept[0] is None and [pane.shape for pane in kept[1].panes.values()] == [(4, 8, 8, 3)] * 2
+    assert kept[1].name == "small-diffusion-seed-7" and len(kept) == 2
     assert "16 × 16 pixels, DDIM, 3 network calls in " in said and "seed 7, float32 on CPU" in said
 
 
@@ -188,7 +191,7 @@ def test_begins_with_a_picture_and_keeps_what_is_not_painted(easel: Easel) -> No
     assert part.mask.sum() == 4 * mask.sum() and part.mask[0, 4:10, 6:12].all()
     stale = rendering.asked(easel, picture(), 0.7, Masked(255 - seen, mask), *PROMPT, *SETTINGS)
     assert stale.mask is None
-    *_, (_, _, said, _) = rendering.paint(easel, picture(), 0.7, Masked(seen, mask), *PROMPT, *SETTINGS)
+    *_, (_, _, said, *_) = rendering.paint(easel, picture(), 0.7, Masked(seen, mask), *PROMPT, *SETTINGS)
     assert f"{256 - part.mask.sum()} pixels are yours, unchanged." in said
     *_, last = easel.pipeline.generate(part)
     pixels = export.to_pictures(easel.images(last, part))[0]
@@ -282,7 +285,7 @@ def test_where_memory_runs_out_that_is_said(easel: Easel, monkeypatch: pytest.Mo
 
 def test_words_past_the_end_are_named(easel: Easel) -> None:
     long = " ".join(["red"] * 200)
-    *_, (_, _, said, _) = rendering.paint(easel, None, 0.7, None, long, *PROMPT[1:], *SETTINGS)
+    *_, (_, _, said, *_) = rendering.paint(easel, None, 0.7, None, long, *PROMPT[1:], *SETTINGS)
     assert "past them were" in said
 
 

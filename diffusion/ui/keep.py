@@ -17,16 +17,13 @@ from diffusion.samplers import SAMPLERS
 from diffusion.ui import links
 from diffusion.ui.errors import polite
 from diffusion.ui.lab import Lab
+from diffusion.ui.reels import download
 from diffusion.ui.shelf import Shelf
 from diffusion.ui.studio import Result, Studio
 from diffusion.ui.widgets import EACH
 
 GONE = "There is no finished result to keep here any more: make it again, the seed is still set."
 HINT = "<p>A downloaded PNG carries all its settings: drop it here and they are back in the controls.</p>"
-DOWNLOAD = """() => {
-    const file = document.querySelector("#generate-file");
-    (file.matches("a, button") ? file : file.querySelector("a, button")).click();
-}"""
 COPY = """(link) => {
     const address = new URL(link, location.href).href;
     navigator.clipboard?.writeText(address).catch(() => {});
@@ -75,7 +72,7 @@ def wire_out(shelf: Shelf, own: Out, result: gr.State) -> None:
     """Connects them to the state that holds what they take along."""
     folder = Path(own.file.GRADIO_CACHE)
     own.save.click(partial(save, shelf, folder), result, own.file, api_name="_generate_save", **QUIET).success(
-        None, None, None, js=DOWNLOAD
+        None, None, None, js=download("generate-file")
     )
     own.copy.click(partial(link, shelf), result, own.link, api_name="_generate_link", **QUIET).success(
         None, own.link, own.link, js=COPY

@@ -3,7 +3,7 @@
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from diffusion.samplers import SAMPLERS, Step
 from diffusion.ui import controls, widgets
 from diffusion.ui.easel import Easel
 from diffusion.ui.formulas import formula, number
+from diffusion.ui.reels import Reel
 from diffusion.ui.studio import paced
 from diffusion.ui.widgets import Masked
 from diffusion.ui.wording import announced, counted, duration
@@ -69,19 +70,19 @@ def under(easel: Easel, picture: Image.Image | None, height: Any, width: Any, ma
     return gr.skip() if masked is not None and np.array_equal(masked.picture, seen) else seen
 
 
-def paint(easel: Easel, *inputs: Any) -> Iterator[tuple[Any, Any, Any, Any]]:
-    """Makes one picture, and yields picture, film, status and whether it is still on its way: guesses until then, then
-    the decoded picture."""
+def paint(easel: Easel, *inputs: Any) -> Iterator[tuple[Any, ...]]:
+    """Makes one picture, and yields picture, film, status, whether it is still on its way, and the film as it is saved:
+    guesses until then, then the decoded picture."""
     request = asked(easel, *inputs)
     run, trace, began, calls = uuid.uuid4().hex[:8], [], time.monotonic(), easel.calls(request)
     frames = request.steps_run(request.strengths[0]) + 1 if calls else None
-    yield gr.skip(), gr.skip(), announced(f"Reading the prompt{_promised(easel, request, calls)}."), True
+    yield gr.skip(), gr.skip(), announced(f"Reading the prompt{_promised(easel, request, calls)}."), True, None
     running = easel.run(request)
     try:
         for step, due in paced(running):
             trace.append(step)
             if not due:
-                yield (gr.skip(),) * 4
+                yield (gr.skip(),) * 5
                 continue
             panes, (guess,) = shoot(easel, trace[-1:])
             live = widgets.frame(
@@ -91,13 +92,16 @@ def paint(easel: Easel, *inputs: Any) -> Iterator[tuple[Any, Any, Any, Any]]:
             height, width = easel.pipeline.shape(request)[1:]
             shown = Image.fromarray(guess).resize((width, height), Image.Resampling.BICUBIC)
             said = announced(_progress(easel, request, step, calls, began))
-            yield (shown if step.index else gr.skip()), live, said, gr.skip()
+            yield (shown if step.index else gr.skip()), live, said, gr.skip(), gr.skip()
     finally:
         running.close()
-    yield gr.skip(), movie(easel, run, request, trace), announced("Decoding the picture."), gr.skip()
+    reel = Reel(shoot(easel, trace)[0], f"{easel.pipeline.config.name}-seed-{request.seed}")
+    film = movie(run, request, trace, reel.panes)
+    yield gr.skip(), film, announced("Decoding the picture."), gr.skip(), reel
     with tempfile.TemporaryDirectory() as folder:  # the app copies what it is handed
         path = save(easel, request, trace[-1], Path(folder))
-        yield path, gr.skip(), announced(account(easel, request, trace[-1], time.monotonic() - began)), False
+        said = announced(account(easel, request, trace[-1], time.monotonic() - began))
+        yield path, gr.skip(), said, False, gr.skip()
 
 
 def compare(easel: Easel, counts: Sequence[int], *inputs: Any) -> Iterator[tuple[Any, Any, Any]]:
@@ -136,9 +140,8 @@ def shoot(easel: Easel, steps: Sequence[Step]) -> tuple[dict[str, np.ndarray], n
     return {"Noisy state": noisy, "Predicted picture": clean}, clean
 
 
-def movie(easel: Easel, run: str, request: Request, trace: Sequence[Step]) -> dict[str, Any]:
+def movie(run: str, request: Request, trace: Sequence[Step], panes: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """A finished run as a film."""
-    panes, _ = shoot(easel, trace)
     so_far = [trace[: i + 1] for i in range(len(trace))]
     return widgets.film(
         run,

@@ -258,6 +258,12 @@ def test_a_picture_is_made_in_view(tab: Page, easel: Easel) -> None:
     tab.locator("#stable-film .scrub").evaluate("s => { s.value = 0; s.dispatchEvent(new Event('input')); }")
     expect(caption).to_contain_text("the start, before any network call")
     assert (rgb(canvas) != end).any()
+    for kind in ("GIF", "WebP"):
+        with tab.expect_download() as download:
+            tab.get_by_role("button", name=f"Save {kind}").locator("visible=true").click()
+        assert download.value.suggested_filename == f"small-diffusion-seed-1.{kind.lower()}"
+        with Image.open(download.value.path()) as saved:
+            assert saved.size == (2 * 280 + 8, 280) and saved.n_frames > 4
 
 
 @pytest.mark.usefixtures("slow")
@@ -270,6 +276,8 @@ def test_a_run_can_be_stopped(tab: Page, easel: Easel) -> None:
     expect(status).to_contain_text(re.compile(r"^\s*Step [1-9]"))
     tab.locator("#stable-stop").click()
     expect(status).to_have_text("Stopped. The engine is free.")
+    tab.locator("#stable-save-gif").click()
+    expect(tab.locator(".toast-body").first).to_contain_text("There is no finished film here to save")
     assert easel.engine.acquire(timeout=5)
     easel.engine.release()
     number(tab, "steps", 2)

@@ -2,13 +2,11 @@
 
 import re
 import shutil
-import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -20,12 +18,12 @@ from diffusion import export
 from diffusion.data import to_uint8
 from diffusion.request import Request
 from diffusion.samplers import SAMPLERS, Step
-from diffusion.ui import controls, widgets
+from diffusion.ui import controls, reels, widgets
 from diffusion.ui.controls import ENGINE, Sampling, Shown
-from diffusion.ui.errors import polite
 from diffusion.ui.formulas import formula, number
 from diffusion.ui.lab import Lab
 from diffusion.ui.readings import Reading, Seen
+from diffusion.ui.reels import Reel, download
 from diffusion.ui.shelf import Shelf
 from diffusion.ui.studio import Studio, paced
 from diffusion.ui.wording import announced
@@ -40,11 +38,6 @@ QUIET = {"api_visibility": "private", "show_progress": "hidden"}
 OPENED = "Made when the model was opened. "
 PROMPT, SEED = "", 10  # what the controls open with: any digit, of which this noise becomes one only after some steps
 SPREAD = 3.0  # where the drawing of a state saturates, in standard deviations of the data
-SIDE, GAP = 280, 8  # pixels in a saved film: of a pane, about, and between panes
-DOWNLOAD = """() => {
-    const file = document.querySelector("#denoise-file");
-    (file.matches("a, button") ? file : file.querySelector("a, button")).click();
-}"""
 FOLLOW = """() => {
     const follow = () => {
         const player = document.querySelector("#denoise-player"), top = player?.getBoundingClientRect().top;
@@ -53,14 +46,6 @@ FOLLOW = """() => {
     };
     follow();
 }"""
-
-
-@dataclass(frozen=True)
-class Reel:
-    """A finished film as it is saved: pane title -> uint8 (T, H, W) or (T, H, W, 3), and a name for its file."""
-
-    panes: dict[str, np.ndarray]
-    name: str
 
 
 @cache
@@ -165,8 +150,9 @@ def wire(shelf: Shelf, lab: Lab) -> None:
     gr.on([own.stop.click, lab.model.input], None, None, None, cancels=[running], queue=False)
     for suffix, button in own.savers.items():
         button.click(
-            partial(save, suffix), [own.reel, own.saved], own.file, api_name=f"_denoise_save_{suffix[1:]}", **QUIET
-        ).success(None, None, None, js=DOWNLOAD)
+            partial(reels.save, suffix), [own.reel, own.saved], own.file, api_name=f"_denoise_save_{suffix[1:]}",
+            **QUIET,
+        ).success(None, None, None, js=download("denoise-file"))  # fmt: skip
 
 
 def film(
@@ -273,33 +259,3 @@ def decided(readings: Sequence[Reading | Seen]) -> int:
 def stopped(saved: Reel | None) -> Any:
     """The status after a run: what `film` said last, unless it was stopped."""
     return gr.skip() if saved else announced("Stopped. Its frames can be played; only a finished film can be saved.")
-
-
-@polite
-def save(suffix: str, reel: Reel | None, titles: Sequence[str]) -> Iterator[str]:
-    """Writes the chosen panes as a film, hands over its path, and removes it once it is handed over."""
-    if reel is None:
-        raise ValueError("There is no finished film here to save: let a run come to its end.")
-    if not titles:
-        raise ValueError("Choose at least one of the panes to save.")
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"{reel.name}{suffix}"
-        export.save_film(path, side_by_side([pane for title, pane in reel.panes.items() if title in titles]))
-        yield str(path)
-
-
-def side_by_side(panes: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Panes (T, H, W) or (T, H, W, 3), enlarged to about one size, as frames of one film."""
-    enlarged = []
-    for pane in panes:
-        if max(other.ndim for other in panes) > pane.ndim:
-            pane = np.stack([pane] * 3, -1)
-        scale = max(1, SIDE // max(pane.shape[1:3]))
-        enlarged.append(pane.repeat(scale, 1).repeat(scale, 2))
-    height = max(pane.shape[1] for pane in enlarged)
-    rest = [(0, 0)] * (enlarged[0].ndim - 3)
-    framed = [
-        np.pad(pane, [(0, 0), ((height - pane.shape[1]) // 2, (height - pane.shape[1] + 1) // 2), (0, GAP), *rest])
-        for pane in enlarged
-    ]
-    return list(np.concatenate(framed, 2)[:, :, :-GAP])

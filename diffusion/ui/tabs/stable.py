@@ -10,7 +10,7 @@ import gradio as gr
 import numpy as np
 
 from diffusion.clip import TRANSFORMERS
-from diffusion.ui import controls, rendering
+from diffusion.ui import controls, reels, rendering
 from diffusion.ui.controls import ENGINE, Sampling
 from diffusion.ui.easel import Easel
 from diffusion.ui.errors import polite
@@ -23,6 +23,7 @@ PROMPT = "a photograph of a lighthouse on a cliff, evening light"
 SEED, STRENGTH = 1, 0.7  # what the controls open with
 SIDE = 512  # of the pictures, until the model is open
 EXAMPLE = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+PANES = ("Noisy state", "Predicted picture")
 QUIET = {"api_visibility": "private", "show_progress": "hidden"}
 ABSENT = f"""
 <p>The small models of the other tabs and Stable Diffusion are one and the same program: a U-Net, an autoencoder, a
@@ -68,6 +69,9 @@ class Handles:
     made: gr.Image
     again: gr.Button
     film: FramePlayer
+    savers: dict[str, gr.Button]
+    file: gr.DownloadButton
+    reel: gr.State  # of Reel, None while there is none
     status: gr.HTML
     painting: gr.State
     counts: gr.CheckboxGroup
@@ -161,9 +165,14 @@ def _room(
                 painting = gr.State(False)
                 again = gr.Button("Begin with this picture", size="md", elem_id="stable-again")
             with gr.Column(elem_classes="lab-card"):
-                film = FramePlayer(
-                    label="Step by step", panes=("Noisy state", "Predicted picture"), origin=0, elem_id="stable-film"
-                )
+                film = FramePlayer(label="Step by step", panes=PANES, origin=0, elem_id="stable-film")
+                with gr.Row(elem_classes="lab-actions"):
+                    savers = {
+                        suffix: gr.Button(f"Save {name}", size="md", min_width=90, elem_id=f"stable-save-{suffix[1:]}")
+                        for suffix, name in ((".gif", "GIF"), (".webp", "WebP"))
+                    }
+                file = gr.DownloadButton("Film", visible="hidden", elem_id="stable-file")
+                reel = gr.State(time_to_live=1800)
     with gr.Column(elem_classes="lab-card"):
         with gr.Row(elem_classes="lab-actions"):
             counts = gr.CheckboxGroup(
@@ -180,7 +189,8 @@ def _room(
         comparing = gr.State(False)
     return Handles(
         tab, lead, opens, opening, room, prompt, negative, height, width, knobs, begin, picture, strength, mask, go,
-        stop, made, again, film, status, painting, counts, compare, compare_stop, gallery, compared, comparing,
+        stop, made, again, film, savers, file, reel, status, painting, counts, compare, compare_stop, gallery, compared,
+        comparing,
     )  # fmt: skip
 
 
@@ -199,9 +209,14 @@ def wire(easel: Easel | None, own: Handles | None) -> None:
         # Only then: controls that are not on the page yet would lose what they are set to.
         event.success(partial(settle, easel), None, own.settled, api_name="_stable_settle", **QUIET)
     running = own.go.click(
-        on(rendering.paint), own.inputs, [own.made, own.film, own.status, own.painting], api_name="_stable_paint",
-        **QUIET, **ENGINE,
+        on(rendering.paint), own.inputs, [own.made, own.film, own.status, own.painting, own.reel],
+        api_name="_stable_paint", **QUIET, **ENGINE,
     )  # fmt: skip
+    for suffix, button in own.savers.items():
+        button.click(
+            partial(reels.save, suffix, titles=PANES), own.reel, own.file, api_name=f"_stable_save_{suffix[1:]}",
+            **QUIET,
+        ).success(None, None, None, js=reels.download("stable-file"))  # fmt: skip
     comparing = own.compare.click(
         on(rendering.compare), [own.counts, *own.inputs], [own.gallery, own.compared, own.comparing],
         api_name="_stable_compare", **QUIET, **ENGINE,
