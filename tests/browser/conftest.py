@@ -90,3 +90,15 @@ def still(page: Page) -> Callable[[], None]:
             page.wait_for_timeout(50)
 
     return wait
+
+
+@pytest.fixture
+def posts(page: Page) -> Callable[[], list[str]]:
+    """Begins to list what the page asks of the app; the stream of answers to what it asked before may open late."""
+
+    def listen() -> list[str]:
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url) if request.method == "POST" else None)
+        return asked
+
+    return listen

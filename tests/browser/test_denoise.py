@@ -76,15 +76,16 @@ def test_opens_with_a_film_that_was_made_when_the_model_was_opened(denoise: Page
     assert np.abs(pixels(denoise, 1).astype(int) - pixels(denoise, 2)).max() <= 1
 
 
-def test_runs_then_scrubs_without_the_server(denoise: Page, still: Callable[[], None]) -> None:
+def test_runs_then_scrubs_without_the_server(
+    denoise: Page, still: Callable[[], None], posts: Callable[[], list[str]]
+) -> None:
     denoise.locator("#denoise-picker").get_by_label("4").check(force=True)
     run(denoise, 8, "DDIM")
     expect(denoise.locator("#denoise-status")).to_contain_text(
         re.compile(r"DDIM, seed 10: 8 network calls in .* on CPU")
     )
     still()
-    requests: list[str] = []
-    denoise.on("request", lambda request: requests.append(request.url))
+    requests = posts()
     player = denoise.locator("#denoise-player")
     scrubber(denoise).press("Home")
     expect(player.locator(".position")).to_have_text("0 / 8")

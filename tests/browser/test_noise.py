@@ -91,12 +91,11 @@ def test_opens_half_noised(app: Page, examples: np.ndarray) -> None:
 
 
 def test_dragging_the_slider_shows_at_once_what_the_engine_computes(
-    app: Page, examples: np.ndarray, still: Callable[[], None]
+    app: Page, examples: np.ndarray, still: Callable[[], None], posts: Callable[[], list[str]]
 ) -> None:
     picture = examples[noise.FIRST, noise.COLUMN]
     still()
-    requests: list[str] = []
-    app.on("request", lambda request: requests.append(request.url))
+    requests = posts()
     box = slide(app).bounding_box()
     middle = box["y"] + box["height"] / 2
     app.mouse.move(box["x"] + box["width"] / 2, middle)
@@ -283,13 +282,14 @@ def inked(page: Page) -> str:
     return page.locator("#noise-plot .plane").evaluate("c => c.toDataURL()")
 
 
-def test_paths_are_played_and_scrubbed_both_ways(app: Page, still: Callable[[], None]) -> None:
+def test_paths_are_played_and_scrubbed_both_ways(
+    app: Page, still: Callable[[], None], posts: Callable[[], list[str]]
+) -> None:
     plot = app.locator("#noise-plot")
     scrub, play = plot.get_by_role("slider"), plot.locator(".play")
     expect(scrub).to_have_value(str(noise.STEPS))  # whole at first: nothing moves unasked
     still()
-    requests: list[str] = []
-    app.on("request", lambda request: requests.append(request.url))
+    requests = posts()
     whole = inked(app)
     scrub.press("Home")
     expect(plot.locator(".position")).to_have_text("t 1.00 · σ 150")

@@ -127,12 +127,11 @@ def test_numbers_of_a_picked_digit_are_the_engines(app: Page, pipeline: Pipeline
 
 
 def test_the_walk_is_smooth_and_needs_no_server(
-    app: Page, pipeline: Pipeline, examples: np.ndarray, still: Callable[[], None]
+    app: Page, pipeline: Pipeline, examples: np.ndarray, still: Callable[[], None], posts: Callable[[], list[str]]
 ) -> None:
     walk, first, second = app.locator("#vae-walk"), examples[vae.FIRST], examples[vae.SECOND]
     still()
-    requests: list[str] = []
-    app.on("request", lambda request: requests.append(request.url) if request.method == "POST" else None)
+    requests = posts()
     scrub = walk.get_by_role("slider")
     scrub.press("Home")
     left, right = [], []

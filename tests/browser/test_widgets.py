@@ -209,14 +209,15 @@ def play(app: Page) -> None:
     expect(app.locator("#player [data-done='1']")).to_have_attribute("data-frames", str(STEPS))
 
 
-def test_player_streams_then_scrubs_without_the_server(app: Page, still: Callable[[], None]) -> None:
+def test_player_streams_then_scrubs_without_the_server(
+    app: Page, still: Callable[[], None], posts: Callable[[], list[str]]
+) -> None:
     play(app)
     player, scrub = app.locator("#player"), app.locator("#player").get_by_role("slider")
     expect(player.locator(".position")).to_have_text("12 / 12")
     expect(player.locator(".caption")).to_contain_text("σ = 0)")
     still()
-    requests: list[str] = []
-    app.on("request", lambda request: requests.append(request.url))
+    requests = posts()
     _, noisy, predicted = path(3)
     canvases = player.locator("canvas")
     scrub.press("Home")
