@@ -46,7 +46,7 @@ SETTINGS = {
 
 
 class Checkpoint(NamedTuple):
-    """What a checkpoint holds: its settings, and its tensors by name with floating ones as float32.
+    """What a checkpoint holds: its settings, and its tensors by name; floating ones as float32, unless asked otherwise.
 
     ignored: the tensors of others' files that no picture needs, each with the reason.
     """

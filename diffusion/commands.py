@@ -114,8 +114,8 @@ def _values(args: argparse.Namespace, pipeline: Pipeline, like: dict[str, Any]) 
     best = pipeline.config.defaults
     strength = 0.6 if args.image and not args.mask else 1.0
     count = 16 if batch_size(*pipeline.codec.image_shape[1:]) >= 16 else 1
-    values = {"prompt": "", "negative": "", "count": count, "seed": 0, "strength": strength, "interval": None}
-    values |= {"size": None}
+    values = {"prompt": "", "negative": "", "count": count, "seed": 0, "strength": strength}
+    values |= {"interval": None, "size": None}
     values |= {"sampler": best.sampler, "steps": best.steps, "guidance": best.guidance}
     names = {field.name for field in fields(Request)}
     values |= {name: value for name, value in like.items() if name in names}

@@ -1,6 +1,6 @@
 """Requests in, pictures out: codec, conditioner, denoiser and sampler joined by composition."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -111,9 +111,8 @@ class Pipeline(nn.Module):
         with torch.device("meta"):  # without memory or random numbers, since every tensor is replaced
             pipeline = cls(config)
         checkpoints.load_into(pipeline, checkpoint.tensors, str(reference))
-        if dtype is not None:
-            pipeline.denoiser.to(dtype=dtype), pipeline.codec.to(dtype=dtype)
-        pipeline.denoiser.to(device), pipeline.codec.to(device)
+        for part in (pipeline.denoiser, pipeline.codec):
+            part.to(device, dtype)
         if [*pipeline.conditioner.parameters()]:  # of which a frozen text model has none
             pipeline.conditioner.to(device)
         return pipeline.eval()
@@ -141,7 +140,7 @@ class Pipeline(nn.Module):
             ValueError: a prompt or an image does not fit the model.
         """
         noise, context, later = self._asked(request)
-        negative = self.conditioner(request.negatives).to(context)
+        negative = self._read(request.negatives)
         known, hole = self._known(request)
         # The grid's last intervals, as many as the strongest image asks for; each image is held until its own start.
         grid = self.grid(request.steps)
@@ -162,15 +161,18 @@ class Pipeline(nn.Module):
 
     def _asked(self, request: Request) -> tuple[Noise | Between, Tensor, Tensor]:
         """The noise of each image, what it is asked for (B, L, D), and what from the turn on."""
-        noise, context = Noise(request.seeds), self.conditioner(request.prompts).to(self.device)
+        noise, context = Noise(request.seeds), self._read(request.prompts)
         if request.travel is not None:
             travel = request.travel
             shares = torch.tensor(travel.shares).view(-1, 1, 1)
-            there = self.conditioner([travel.prompt] * request.count).to(context)
-            context = context.lerp(there, shares.to(context))
+            context = context.lerp(self._read([travel.prompt] * request.count), shares.to(context))
             noise = Between(noise, Noise([travel.seed] * request.count), travel.shares)
-        later = context if request.turn is None else self.conditioner(request.turn.prompts)
+        later = context if request.turn is None else self._read(request.turn.prompts)
         return noise, context, later
+
+    def _read(self, prompts: Sequence[str]) -> Tensor:
+        """Prompts as tokens (B, L, D) where the network is; a frozen text model may be elsewhere."""
+        return self.conditioner(prompts).to(self.device)
 
     def _known(self, request: Request) -> tuple[Tensor, Tensor]:
         """The clean states that a run starts from (count, ...), without an image the data's mean, and the bool hole."""
