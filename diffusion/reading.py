@@ -13,6 +13,7 @@ from diffusion.painting import MARGIN, SIDE, UPRIGHT, depth, moments
 
 CHUNK = 64  # pictures at a time
 FAINT = 40.0  # levels of 255: where nothing is as far from the paper as this, nothing is drawn
+HAZE = 0.1  # coverage below which a pixel is paper: far from the digit, a hundredth of ink would sway its moments
 DARKEST = 6  # pixels, those farthest from the paper, whose median is the ink
 SCALE = 4  # how much finer the grid is on which strokes are measured
 BOX = 20.0  # pixels of a digit's longer side in MNIST, whose pictures have 28 x 28
@@ -67,7 +68,7 @@ def measure(pictures: Tensor) -> Measures:
     """Measure pictures (B, 3, 32, 32) in [-1, 1].
 
     Paper is the border's median. Coverage is a pixel's part of the way from the paper to the ink, along the axis of all
-    that is not paper, in which far pixels count most; edges lie where it crosses one half.
+    that is not paper, in which far pixels count most; below HAZE it is none. Edges lie where it crosses one half.
     Raises ValueError for pictures of another shape.
     """
     if pictures.shape[1:] != (3, SIDE, SIDE):
@@ -82,7 +83,7 @@ def measure(pictures: Tensor) -> Measures:
     reach, which = along.topk(DARKEST, dim=1)
     ink = pixels.gather(2, which[:, None].expand(-1, 3, -1)).median(2).values
     contrast = reach.median(1).values
-    coverage = (along / contrast.clamp_min(1e-6)[:, None]).clamp(0, 1).view(-1, SIDE, SIDE)
+    coverage = F.threshold(along / contrast.clamp_min(1e-6)[:, None], HAZE, 0).clamp_max(1).view(-1, SIDE, SIDE)
     top, bottom = _edges(coverage.amax(2))
     left, right = _edges(coverage.amax(1))
     offset = torch.stack([left + right, top + bottom], 1) / 2 - (SIDE - 1) / 2

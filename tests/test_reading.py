@@ -99,6 +99,15 @@ def test_a_leaning_bar_has_its_slant(lean):
     assert measure(picture(bar(14, 17, 4, 28, lean))).slant.item() == pytest.approx(lean, abs=0.01)
 
 
+def test_faint_noise_on_the_paper_does_not_sway_what_is_measured(painted):
+    """Decoders leave some. Were it counted as ink, slants would be off by 0.07 in the mean."""
+    noise = 0.03 * torch.randn(painted[0].shape, generator=torch.Generator().manual_seed(0))
+    clean, noisy = measure(painted[0]), measure(painted[0] + noise)
+    off = (noisy.slant - clean.slant).abs()
+    assert off.mean() < 0.005 and off.quantile(0.99) < 0.03, (off.mean(), off.quantile(0.99))
+    assert (noisy.stroke - clean.stroke).abs().mean() < 0.004
+
+
 @pytest.mark.parametrize(("ink", "paper"), [("white", "black"), ("yellow", "purple"), ("pink", "white")])
 def test_colours_are_measured_even_of_thin_strokes(ink, paper):
     found = measure(picture(bar(13.1, 14.1, 6, 26, 0.1), ink, paper))
