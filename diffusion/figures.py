@@ -64,7 +64,25 @@ def _obedience(found: dict[str, Any], command: str) -> list[str]:
         rows.append(
             f"| {score['guidance']:g} | {score['kind']} | {shares} | {'' if less is None else f'{100 * less:.1f}'} |"
         )
-    return [text, "\n".join(rows)]
+    return [text, "\n".join(rows), *_combinations(found["combinations"])]
+
+
+def _combinations(found: list[dict[str, Any]]) -> list[str]:
+    """How often each held-out combination shows, at each guidance."""
+    columns = dict.fromkeys(f"{part['guidance']:g}" for part in found)
+    rows: dict[str, list[str]] = {}
+    for part in found:
+        alike = "" if part["trained"] is None else f" ({100 * part['trained']:.1f})"
+        rows.setdefault(part["said"], []).append(f"{100 * part['share']:.1f}{alike}")
+    if not rows:
+        return []
+    table = [f"| held out | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    table += [f"| {said} | {' | '.join(cells)} |" for said, cells in rows.items()]
+    return [
+        "How often each held-out combination shows where it is asked for, in per cent, at each guidance; in brackets, "
+        "trained combinations of the same attributes.",
+        "\n".join(table),
+    ]
 
 
 def _headline(metrics: dict[str, Any], command: str) -> str:

@@ -1,14 +1,14 @@
 """Whether pictures obey the words: prompts drawn by chance, pictures made from them, and what is read back in those."""
 
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from diffusion.captions import CHOICES, Description, caption, forget
+from diffusion.captions import CHOICES, Description, caption, forget, matches, plainly
 from diffusion.classifier import Classifier
 from diffusion.painting import choose, odds
 from diffusion.pipeline import Pipeline
@@ -76,6 +76,26 @@ class Avoided:
 
 
 @dataclass(frozen=True)
+class Combination:
+    """How often one held-out combination shows where prompts ask for it, at one guidance.
+
+    said: the combination in plain words. trained: the same share over trained prompts, of the combinations of the same
+    attributes that they ask for; None where none asks for all of these.
+    """
+
+    said: str
+    guidance: float
+    count: int
+    share: float
+    trained: float | None
+
+    def row(self) -> str:
+        """The figures as a line."""
+        alike = "" if self.trained is None else f"; trained ones like it {self.trained:.2%}"
+        return f"held out  guidance {self.guidance:<4g} {self.said}: {self.share:.2%} of {self.count}{alike}"
+
+
+@dataclass(frozen=True)
 class Obedience:
     """All that was measured, with how it was."""
 
@@ -85,6 +105,7 @@ class Obedience:
     seed: int
     seconds: float
     scores: tuple[Score, ...]
+    combinations: tuple[Combination, ...]
     avoided: tuple[Avoided, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -134,16 +155,16 @@ def obedience(
     steps: int,
     seed: int,
     batch: int,
-) -> Generator[tuple[int, int] | Score | Avoided, None, Obedience]:
+) -> Generator[tuple[int, int] | Score | Combination | Avoided, None, Obedience]:
     """Measure `count` prompts of each kind at each guidance, and as many negative prompts wherever guidance acts.
 
-    Yields (pictures made, pictures to make), and each Score and Avoided as soon as it is known. classifier: of MNIST's
-    digits. The same prompts and seeds are used at every guidance.
+    Yields (pictures made, pictures to make), and each Score, Combination and Avoided as soon as it is known.
+    classifier: of MNIST's digits. The same prompts and seeds are used at every guidance.
     """
     began, kinds, avoid = time.monotonic(), prompts(held_out, count, seed), avoiding(count, seed + 1)
     steered = [guidance for guidance in guidances if guidance != 1]
     todo, done = count * (len(kinds) * len(guidances) + 2 * len(steered)), 0
-    scores, avoided = [], []
+    scores, combinations, avoided = [], [], []
 
     def seen(asked: Sequence[Asked], guidance: float) -> Generator[tuple[int, int], None, list[Description]]:
         nonlocal done
@@ -160,24 +181,50 @@ def obedience(
         return descriptions
 
     for guidance in guidances:
+        shown = {}
         for kind, asked in kinds.items():
-            descriptions = yield from seen(asked, guidance)
-            scores.append(_score(kind, guidance, agreement(descriptions, [one.description for one in asked])))
+            shown[kind] = yield from seen(asked, guidance)
+            scores.append(_score(kind, guidance, agreement(shown[kind], [one.description for one in asked])))
             yield scores[-1]
+        for part in held_out[:count]:
+            combinations.append(_combination(part, guidance, kinds, shown))
+            yield combinations[-1]
     for guidance in steered:
         given = yield from seen([one.asked for one in avoid], guidance)
         without = yield from seen([one.asked._replace(negative="") for one in avoid], guidance)
         avoided.append(Avoided(guidance, count, _shares(avoid, without), _shares(avoid, given)))
         yield avoided[-1]
-    return Obedience(
-        pipeline.config.name, sampler, steps, seed, time.monotonic() - began, tuple(scores), tuple(avoided)
-    )
+    measured = tuple(scores), tuple(combinations), tuple(avoided)
+    return Obedience(pipeline.config.name, sampler, steps, seed, time.monotonic() - began, *measured)
 
 
 def _score(kind: str, guidance: float, agreed: Mapping[str, Tensor]) -> Score:
     asked = {name: answers for name, answers in agreed.items() if len(answers)}
     shares = {name: answers.double().mean().item() for name, answers in asked.items()}
     return Score(kind, guidance, len(agreed["all"]), shares, {name: len(answers) for name, answers in asked.items()})
+
+
+def _combination(
+    part: Description,
+    guidance: float,
+    kinds: Mapping[str, Sequence[Asked]],
+    shown: Mapping[str, Sequence[Description]],
+) -> Combination:
+    names = part.said().keys()
+
+    def answers(kind: str, counts: Callable[[Description], bool]) -> list[bool]:
+        """Of each prompt that counts, whether what it says of these attributes is seen."""
+        pairs = [
+            (one.description.said(), seen.said())
+            for one, seen in zip(kinds[kind], shown[kind], strict=True)
+            if counts(one.description)
+        ]
+        return [all(seen.get(name) == asked[name] for name in names) for asked, seen in pairs]
+
+    own = answers(HELD_OUT, lambda description: matches(description, part))
+    alike = answers(TRAINED, lambda description: names <= description.said().keys())
+    trained = sum(alike) / len(alike) if alike else None
+    return Combination(plainly(part), guidance, len(own), sum(own) / len(own), trained)
 
 
 def _shares(open_: Sequence[Open], seen: Sequence[Description]) -> dict[str, float]:

@@ -10,7 +10,7 @@ from steps import finish
 from diffusion import data
 from diffusion.captions import CHOICES, Description, matches, parse
 from diffusion.classifier import Classifier
-from diffusion.obedience import HELD_OUT, TRAINED, Avoided, Score, avoiding, obedience, prompts
+from diffusion.obedience import HELD_OUT, TRAINED, Avoided, Combination, Score, avoiding, obedience, prompts
 from diffusion.painting import Painter, choose, odds
 from diffusion.request import Request
 from diffusion.samplers import Step
@@ -88,6 +88,11 @@ def test_a_painter_that_obeys_is_seen_to_obey(digits, reader):
         assert isinstance(score, Score) and score.count == 63
         assert score.shares["all"] >= 0.95 and min(score.shares[name] for name in ("ink", "paper")) >= 0.98
         assert score.counts["all"] == 63 and score.counts["digit"] <= 63
+    assert [(part.said, part.guidance) for part in found.combinations] == [
+        (said, guidance) for guidance in (1, 3) for said in ("red 7", "small thick digit, leaning left")
+    ]
+    for part in found.combinations:
+        assert isinstance(part, Combination) and part.count >= 31 and part.share >= 0.9 and part.trained >= 0.9
     (avoided,) = found.avoided  # where guidance is 1 a negative prompt does nothing
     assert isinstance(avoided, Avoided) and avoided.guidance == 3 and avoided.reduction > 0.9
     progress = [event for event in events if isinstance(event, tuple)]
@@ -100,4 +105,5 @@ def test_a_painter_that_hears_nothing_is_seen_to(digits, reader):
     _, found = measured(Obeying(digits, deaf=True), reader, (3.0,))
     trained = found.scores[0]
     assert trained.shares["all"] < 0.3 and trained.shares["ink"] < 0.45
+    assert all(part.share < 0.3 and part.trained < 0.3 for part in found.combinations)
     assert abs(found.avoided[0].reduction) < 0.6
