@@ -112,13 +112,13 @@ def matches(description: Description, part: Description) -> bool:
 def forget(description: Description, source: torch.Generator) -> Description:
     """Leave attributes out at random, most of them more often than not, so that short captions are common.
 
-    One in ten keeps the digit alone, one in twelve keeps all; one in seven loses the digit.
+    One in ten keeps the digit alone, one in twelve keeps all; one in seven loses the digit. Something is always said.
     """
     kept = int(torch.multinomial(torch.tensor(_KEPT), 1, generator=source))
     odds = torch.tensor(list(_MENTIONED.values()))
     chosen = torch.multinomial(odds, kept, generator=source).tolist() if kept else []
     names = {list(_MENTIONED)[i] for i in chosen}
-    if torch.rand((), generator=source) >= _NAMELESS:
+    if torch.rand((), generator=source) >= _NAMELESS or not names:
         names.add("digit")
     return Description(**{name: value for name, value in description.said().items() if name in names})
 
@@ -171,8 +171,6 @@ def plainly(description: Description) -> str:
     """Word what is said in one plain way: "small thick red 7 on white, leaning left, at the top"."""
     said = description.said()
     paper = said.get("paper")
-    if said.keys() <= {"paper"}:
-        return f"only {paper} paper" if paper else "anything"
     words = [said.get(name) for name in ("size", "stroke", "ink")]
     text = " ".join(filter(None, [*words, said.get("digit", "digit")])) + (f" on {paper}" if paper else "")
     phrases = [table[said[name]][0] for name, table in (("lean", LEANS), ("place", PLACES)) if name in said]

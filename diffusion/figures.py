@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from diffusion.captions import CHOICES
+
 MEASURES = (
     ("recognised as prompted by the classifier", "{:.2%}", "accuracy", "test_accuracy"),
     ("the classifier's mean confidence", "{:.2%}", "confidence", "test_confidence"),
@@ -49,22 +51,35 @@ def sections(metrics: dict[str, Any] | None, name: str) -> str:
 
 def _obedience(found: dict[str, Any], command: str) -> list[str]:
     """How often what prompts ask for is read back, at each guidance."""
-    first, avoided = found["scores"][0], {part["guidance"]: part["reduction"] for part in found["avoided"]}
-    names = list(first["shares"])
+    scores = found["scores"]
+    names = [name for name in (*CHOICES, "all") if any(name in score["shares"] for score in scores)]
     text = (
-        f"Measured by `{command} --write`, in the pixels: {first['count']:,} prompts of each kind, worded as captions"
-        f" are, {found['sampler']}, {found['steps']} steps, seed {found['seed']}. Shares of the pictures that"
-        " show what was asked for, in per cent; held-out prompts ask for combinations never painted in training."
-        " The last column is by how much less often a value shows where a negative prompt steers away from it."
+        f"Measured by `{command} --write`, in the pixels: {scores[0]['count']:,} prompts of each kind, worded as"
+        f" captions are, {found['sampler']}, {found['steps']} steps, seed {found['seed']}. Shares of the pictures that"
+        " show what was asked for, in per cent; held-out prompts ask for combinations never painted in training, open"
+        " ones leave the attribute of their negative prompt open."
     )
-    rows = [f"| guidance | prompts | {' | '.join(names)} | less by |", "|---" * (len(names) + 3) + "|"]
-    for score in found["scores"]:
-        shares = " | ".join(f"{100 * score['shares'][name]:.1f}" for name in names)
-        less = avoided.get(score["guidance"]) if score["kind"] == first["kind"] else None
-        rows.append(
-            f"| {score['guidance']:g} | {score['kind']} | {shares} | {'' if less is None else f'{100 * less:.1f}'} |"
-        )
-    return [text, "\n".join(rows), *_combinations(found["combinations"])]
+    rows = [f"| guidance | prompts | {' | '.join(names)} |", "|---" * (len(names) + 2) + "|"]
+    for score in scores:
+        shares = [f"{100 * score['shares'][name]:.1f}" if name in score["shares"] else "" for name in names]
+        rows.append(f"| {score['guidance']:g} | {score['kind']} | {' | '.join(shares)} |")
+    return [text, "\n".join(rows), *_avoided(found["avoided"]), *_combinations(found["combinations"])]
+
+
+def _avoided(found: list[dict[str, Any]]) -> list[str]:
+    """How much less often a value shows where a negative prompt steers away from it, at each guidance."""
+    if not found:
+        return []
+    names = list(found[0]["without"])
+    table = [f"| guidance | {' | '.join(names)} | together less by |", "|---" * (len(names) + 2) + "|"]
+    for part in found:
+        cells = [f"{100 * part['without'][name]:.1f} to {100 * part['given'][name]:.1f}" for name in names]
+        table.append(f"| {part['guidance']:g} | {' | '.join(cells)} | {100 * part['reduction']:.1f} |")
+    return [
+        "How often a value shows that a prompt leaves open, without a negative prompt and with one that names it, in "
+        "per cent:",
+        "\n".join(table),
+    ]
 
 
 def _combinations(found: list[dict[str, Any]]) -> list[str]:

@@ -1,6 +1,7 @@
 """Whether pictures obey the words: prompts drawn by chance, pictures made from them, and what is read back in those."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
@@ -17,6 +18,9 @@ from diffusion.request import Request
 
 GUIDANCES = (1.0, 2.0, 3.0, 5.0, 7.5)
 TRAINED, HELD_OUT = "trained", "held out"
+OPEN, STEERED = "open", "open, with a negative prompt"
+"""Kinds of prompts: of combinations that are painted in training, of those that are not; and of prompts that leave an
+attribute open, without and with a negative prompt that steers away from one value of it."""
 
 
 class Asked(NamedTuple):
@@ -40,6 +44,7 @@ class Score:
     """How often what was asked for was read back, for one kind of prompts at one guidance.
 
     shares: attribute, or "all" of them -> the share of the prompts asking for it that got it. counts: how many ask.
+    count: of all prompts, some of which may ask for nothing.
     """
 
     kind: str
@@ -56,16 +61,20 @@ class Score:
 
 @dataclass(frozen=True)
 class Avoided:
-    """What negative prompts do at one guidance: attribute -> how often the value shows, without them and given them."""
+    """What negative prompts do at one guidance.
+
+    without, given: attribute -> how often the value to steer away from shows, without and with the negative prompt;
+    counts: attribute -> of how many pictures.
+    """
 
     guidance: float
-    count: int
     without: dict[str, float]
     given: dict[str, float]
+    counts: dict[str, int]
 
     @property
     def reduction(self) -> float:
-        """By how much all shares together fall, relative to no negative prompt."""
+        """By how much the shares of all attributes together fall, relative to no negative prompt."""
         before = sum(self.without.values())
         return 1 - sum(self.given.values()) / before if before else 0.0
 
@@ -156,14 +165,15 @@ def obedience(
     seed: int,
     batch: int,
 ) -> Generator[tuple[int, int] | Score | Combination | Avoided, None, Obedience]:
-    """Measure `count` prompts of each kind at each guidance, and as many negative prompts wherever guidance acts.
+    """Measure `count` prompts of each kind at each guidance, those for negative prompts wherever guidance acts.
 
     Yields (pictures made, pictures to make), and each Score, Combination and Avoided as soon as it is known.
     classifier: of MNIST's digits. The same prompts and seeds are used at every guidance.
     """
     began, kinds, avoid = time.monotonic(), prompts(held_out, count, seed), avoiding(count, seed + 1)
-    steered = [guidance for guidance in guidances if guidance != 1]
-    todo, done = count * (len(kinds) * len(guidances) + 2 * len(steered)), 0
+    steered = sum(guidance != 1 for guidance in guidances)
+    todo, done = count * (len(kinds) * len(guidances) + 2 * steered), 0
+    kinds |= {OPEN: [one.asked._replace(negative="") for one in avoid], STEERED: [one.asked for one in avoid]}
     scores, combinations, avoided = [], [], []
 
     def seen(asked: Sequence[Asked], guidance: float) -> Generator[tuple[int, int], None, list[Description]]:
@@ -183,25 +193,26 @@ def obedience(
     for guidance in guidances:
         shown = {}
         for kind, asked in kinds.items():
+            if guidance == 1 and kind in (OPEN, STEERED):
+                continue
             shown[kind] = yield from seen(asked, guidance)
-            scores.append(_score(kind, guidance, agreement(shown[kind], [one.description for one in asked])))
+            agreed = agreement(shown[kind], [one.description for one in asked])
+            scores.append(_score(kind, guidance, count, agreed))
             yield scores[-1]
         for part in held_out[:count]:
             combinations.append(_combination(part, guidance, kinds, shown))
             yield combinations[-1]
-    for guidance in steered:
-        given = yield from seen([one.asked for one in avoid], guidance)
-        without = yield from seen([one.asked._replace(negative="") for one in avoid], guidance)
-        avoided.append(Avoided(guidance, count, _shares(avoid, without), _shares(avoid, given)))
-        yield avoided[-1]
+        if guidance != 1:
+            avoided.append(_avoided(guidance, avoid, shown))
+            yield avoided[-1]
     measured = tuple(scores), tuple(combinations), tuple(avoided)
     return Obedience(pipeline.config.name, sampler, steps, seed, time.monotonic() - began, *measured)
 
 
-def _score(kind: str, guidance: float, agreed: Mapping[str, Tensor]) -> Score:
+def _score(kind: str, guidance: float, count: int, agreed: Mapping[str, Tensor]) -> Score:
     asked = {name: answers for name, answers in agreed.items() if len(answers)}
     shares = {name: answers.double().mean().item() for name, answers in asked.items()}
-    return Score(kind, guidance, len(agreed["all"]), shares, {name: len(answers) for name, answers in asked.items()})
+    return Score(kind, guidance, count, shares, {name: len(answers) for name, answers in asked.items()})
 
 
 def _combination(
@@ -227,10 +238,14 @@ def _combination(
     return Combination(plainly(part), guidance, len(own), sum(own) / len(own), trained)
 
 
-def _shares(open_: Sequence[Open], seen: Sequence[Description]) -> dict[str, float]:
-    """Attribute -> how often the value to steer away from is what pictures show."""
-    shown = {
-        name: [s.said().get(name) == o.value for o, s in zip(open_, seen, strict=True) if o.name == name]
-        for name in CHOICES
-    }
-    return {name: sum(answers) / len(answers) for name, answers in shown.items() if answers}
+def _avoided(guidance: float, avoid: Sequence[Open], shown: Mapping[str, Sequence[Description]]) -> Avoided:
+    def shares(kind: str) -> dict[str, float]:
+        """Attribute -> how often the value to steer away from is what pictures show."""
+        pairs = [(one, seen.said()) for one, seen in zip(avoid, shown[kind], strict=True)]
+        return {
+            name: sum(seen.get(name) == one.value for one, seen in pairs if one.name == name) / counts[name]
+            for name in counts
+        }
+
+    counts = dict(Counter(one.name for one in avoid))
+    return Avoided(guidance, shares(OPEN), shares(STEERED), counts)

@@ -54,13 +54,14 @@ def read(pictures: Tensor, classifier: Classifier) -> list[Description]:
 def agreement(seen: Sequence[Description], asked: Sequence[Description]) -> dict[str, Tensor]:
     """Attribute -> for each picture of which it was asked, in order, whether it was seen, bool.
 
-    "all" -> for each picture, whether all that was asked of it was seen. Raises ValueError for unequal numbers.
+    "all" -> for each picture of which anything was asked, whether all of it was seen.
+    Raises ValueError for unequal numbers.
     """
     if len(seen) != len(asked):
         raise ValueError(f"{len(seen)} pictures were read, but {len(asked)} descriptions asked for: give as many.")
     pairs = [(a.said(), b.said()) for a, b in zip(seen, asked, strict=True)]
     each = {name: [a.get(name) == b[name] for a, b in pairs if name in b] for name in CHOICES}
-    each["all"] = [b.items() <= a.items() for a, b in pairs]
+    each["all"] = [b.items() <= a.items() for a, b in pairs if b]
     return {name: torch.tensor(answers, dtype=torch.bool) for name, answers in each.items()}
 
 

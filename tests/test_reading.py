@@ -77,6 +77,7 @@ def test_agreement_is_about_what_was_asked():
         "all": [True, False, True],
     }
     assert agreement([Description()], [red])["all"].tolist() == [False]
+    assert agreement([red], [Description()])["all"].tolist() == []
     with pytest.raises(ValueError, match="1 pictures were read, but 2 descriptions asked for"):
         agreement([red], [red, blue])
 

@@ -51,7 +51,7 @@ class Seen:
     @property
     def label(self) -> str:
         """All that is seen."""
-        return plainly(self.description)
+        return plainly(self.description) if self.description.digit else f"only {self.description.paper} paper"
 
     @property
     def said(self) -> str:
@@ -64,7 +64,9 @@ class Seen:
         return asked.items() <= self.description.said().items() if asked else None
 
     def beside(self, prompt: str) -> str:
-        """Of what is seen that which was asked for, or else digit and colours."""
+        """Of what is seen that which was asked for, or else digit and colours; all of it where nothing is drawn."""
+        if not self.description.digit:
+            return self.label
         asked = parse(prompt).said() or ("digit", "ink", "paper")
         return plainly(Description(**{name: word for name, word in self.description.said().items() if name in asked}))
 
