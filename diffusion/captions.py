@@ -8,6 +8,7 @@ import torch
 from pydantic import ConfigDict
 
 from diffusion import config
+from diffusion.words import split
 
 Phrases = Mapping[str, tuple[str, ...]]
 
@@ -178,7 +179,7 @@ def plainly(description: Description) -> str:
 
 
 def _words(*phrases: str) -> set[str]:
-    return set(re.findall("[a-z0-9]+", " ".join(phrases)))
+    return set(split(" ".join(phrases)))
 
 
 VOCABULARY = tuple(
@@ -211,7 +212,7 @@ def parse(text: str) -> Description:
 
     Words outside the language are passed over, and of two words for one attribute the first counts.
     """
-    rest, said = " ".join(re.findall("[a-z0-9]+", text.lower())), {}
+    rest, said = " ".join(split(text)), {}
     for name, pattern in (("lean", _LEANING), ("paper", _PAPER)):
         if found := pattern.search(rest):
             said[name] = found[found.lastindex]

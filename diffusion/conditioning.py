@@ -5,7 +5,6 @@ A conditioner has `dim`, its D, or None without tokens, and `sentences`: whether
 by `nearest` which known words are spelt alike.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -16,6 +15,9 @@ from torch import Tensor, nn
 
 from diffusion.config import STRICT
 from diffusion.unet import Attention, check_positive
+from diffusion.words import split
+
+NAMED, LISTED, SHORT = 5, 8, 24  # of what is not read: words with a sentence each, words in a list, letters of a word
 
 
 @dataclass(frozen=True)
@@ -83,11 +85,6 @@ class TextConfig:
             raise ValueError(f"dim must be a multiple of heads = {self.heads}, but it is {self.dim}")
         if len(set(self.vocabulary)) < len(self.vocabulary) or any(split(word) != [word] for word in self.vocabulary):
             raise ValueError("the vocabulary holds each word once, in lower case, of letters and digits alone")
-
-
-def split(prompt: str) -> list[str]:
-    """The words of a prompt in lower case: runs of letters and digits, of any script."""
-    return re.findall(r"[^\W_]+", prompt.lower())
 
 
 class Understood(NamedTuple):
@@ -196,15 +193,28 @@ class Unconditional(nn.Module):
 
 
 def unread(conditioner: nn.Module, prompts: Sequence[str]) -> list[str]:
-    """A sentence on each word that a conditioner passes over, with known ones spelt alike, and on what is too long."""
+    """A sentence on what is too long, and one on each word that is passed over, with known ones spelt alike."""
     if not conditioner.sentences:
         return []
     found = [conditioner.understand(prompt) for prompt in dict.fromkeys(prompts)]
-    sentences = []
-    for word in dict.fromkeys(word[:24] for heard in found for word in heard.unknown):
+    dropped, unknown = (
+        list(dict.fromkeys(_short(word) for heard in found for word in getattr(heard, kind)))
+        for kind in ("dropped", "unknown")
+    )
+    sentences = [f"It reads {conditioner.room}; past them were {_listed(dropped)}."] if dropped else []
+    for word in unknown[:NAMED]:
         close = conditioner.nearest(word)
         sentences.append(f"It does not know “{word}”" + (f"; did you mean {' or '.join(close)}?" if close else "."))
-    dropped = dict.fromkeys(word[:24] for heard in found for word in heard.dropped)
-    if dropped:
-        sentences.append(f"It reads {conditioner.room}; past them were {', '.join([*dropped][:8])}.")
-    return sentences[:6]
+    if rest := unknown[NAMED:]:
+        sentences.append(f"Nor does it know {_listed(rest)}.")
+    return sentences
+
+
+def _short(word: str) -> str:
+    return word if len(word) <= SHORT else f"{word[:SHORT]}…"
+
+
+def _listed(words: Sequence[str]) -> str:
+    """The first of several words, and how many more there are."""
+    more = f" and {len(words) - LISTED} more" if len(words) > LISTED else ""
+    return ", ".join(words[:LISTED]) + more

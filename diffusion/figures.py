@@ -56,8 +56,8 @@ def _obedience(found: dict[str, Any], command: str) -> list[str]:
     text = (
         f"Measured by `{command} --write`, in the pixels: {scores[0]['count']:,} prompts of each kind, worded as"
         f" captions are, {found['sampler']}, {found['steps']} steps, seed {found['seed']}. Shares of the pictures that"
-        " show what was asked for, in per cent; held-out prompts ask for combinations never painted in training, open"
-        " ones leave the attribute of their negative prompt open."
+        " show what was asked for, in per cent; held-out prompts ask for combinations never painted in training; open"
+        " ones leave an attribute open, and steered ones are the same with a negative prompt that names a value of it."
     )
     rows = [f"| guidance | prompts | {' | '.join(names)} |", "|---" * (len(names) + 2) + "|"]
     for score in scores:
@@ -76,8 +76,7 @@ def _avoided(found: list[dict[str, Any]]) -> list[str]:
         cells = [f"{100 * part['without'][name]:.1f} to {100 * part['given'][name]:.1f}" for name in names]
         table.append(f"| {part['guidance']:g} | {' | '.join(cells)} | {100 * part['reduction']:.1f} |")
     return [
-        "How often a value shows that a prompt leaves open, without a negative prompt and with one that names it, in "
-        "per cent:",
+        "How often the value shows that negative prompts name, without and with them, in per cent:",
         "\n".join(table),
     ]
 

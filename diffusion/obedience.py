@@ -18,7 +18,7 @@ from diffusion.request import Request
 
 GUIDANCES = (1.0, 2.0, 3.0, 5.0, 7.5)
 TRAINED, HELD_OUT = "trained", "held out"
-OPEN, STEERED = "open", "open, with a negative prompt"
+OPEN, STEERED = "open", "steered"
 """Kinds of prompts: of combinations that are painted in training, of those that are not; and of prompts that leave an
 attribute open, without and with a negative prompt that steers away from one value of it."""
 

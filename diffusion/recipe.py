@@ -12,11 +12,11 @@ from pydantic import Field
 from diffusion.autoencoder import AutoencoderConfig
 from diffusion.captions import VOCABULARY, Description
 from diffusion.classifier import ClassifierConfig
-from diffusion.conditioning import split
 from diffusion.config import STRICT, dump, parse
 from diffusion.data import DATASETS, PAINTED, Examples, check_name
 from diffusion.pictures import Shape
 from diffusion.pipeline import CODECS, ModelConfig
+from diffusion.words import split
 
 Positive = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]

@@ -67,7 +67,13 @@ def test_samplers_guidance_and_noise_know_of_no_model(name):
 
 @pytest.mark.parametrize(
     ("name", "allowed"),
-    [("config", set()), ("schedules", {"config"}), ("denoiser", {"schedules"}), ("conditioning", {"config", "unet"})],
+    [
+        ("config", set()),
+        ("schedules", {"config"}),
+        ("denoiser", {"schedules"}),
+        ("conditioning", {"config", "unet", "words"}),
+        ("words", set()),
+    ],
 )
 def test_the_foundations_know_only_what_lies_below(name, allowed):
     own = {other.split(".")[1] for other in imports(ENGINE[name]) if other.startswith("diffusion.")}

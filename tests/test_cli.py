@@ -343,7 +343,7 @@ def test_a_model_that_reads_sentences_is_held_to_them(tmp_path, capsys):
     flags = ["--count", "12", "--steps", "1", "--guidance", "2", "--json", str(tmp_path / "m.json")]
     assert cli.main(["evaluate", str(folder), *flags]) == 0
     found = json.loads((tmp_path / "m.json").read_text())["obedience"]
-    assert [score["kind"] for score in found["scores"]] == ["trained", "held out"]
+    assert [score["kind"] for score in found["scores"]] == ["trained", "held out", "open", "steered"]
     assert found["avoided"][0]["guidance"] == 2
     assert cli.main(["evaluate", str(folder), "--sweep"]) == 2
     assert "is held to its prompts" in capsys.readouterr().err

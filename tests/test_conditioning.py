@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from diffusion.conditioning import Text, TextConfig, Unconditional, Words, WordsConfig
+from diffusion.conditioning import NAMED, Text, TextConfig, Unconditional, Words, WordsConfig, unread
 
 
 @pytest.fixture
@@ -93,10 +93,25 @@ def test_words_are_read_in_their_order_whatever_their_case_and_what_stands_betwe
 def test_what_is_not_known_or_too_much_is_told_and_left_out(text):
     heard = text.understand("A crimson 7, crimson on RED <b>7</b> 😀 on white a")
     assert heard.words == ("a", "7", "on", "red", "7")
-    assert heard.unknown == ("crimson", "b")
+    assert heard.unknown == ("crimson", "b", "😀")
     assert heard.dropped == ("on", "white", "a")
     assert torch.equal(text(["a crimson 7"]), text(["a 7"]))
     assert text.nearest("rad") == ["red"] and text.nearest("xyz") == []
+
+
+def test_what_is_not_read_is_told_in_a_few_sentences(text):
+    assert unread(text, ["a red 7", "a red 7", ""]) == []
+    assert unread(text, ["a rad 7", "qwerty"]) == [
+        "It does not know “rad”; did you mean red?",
+        "It does not know “qwerty”.",
+    ]
+    strange = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen " + "x" * 40
+    first, *named, rest = unread(text, [f"{strange} {'a red 7 ' * 12}"])
+    assert first == "It reads 5 words; past them were 7, a, red."
+    assert len(named) == NAMED and all("It does not know" in sentence for sentence in named)
+    assert rest == "Nor does it know six, seven, eight, nine, ten, eleven, twelve, thirteen and 2 more."
+    assert unread(text, ["x" * 40]) == [f"It does not know “{'x' * 24}…”."]
+    assert unread(Words(WordsConfig()), ["qwerty"]) == []
 
 
 @pytest.mark.parametrize("prompt", ["x" * 100_000, "a " * 100_000, "שלום עולם", "\x00\x1b[31m", "_" * 50, "7" * 5000])

@@ -11,6 +11,7 @@ import torch
 from diffusion.attention import watch
 from diffusion.export import to_pictures
 from diffusion.request import Request
+from diffusion.samplers import SAMPLERS
 from diffusion.ui import prompting
 from diffusion.ui.prompting import DIM, GLOW, attended, fork, lit, paint, parting, travel, watched, way
 from diffusion.ui.studio import Limits, Studio
@@ -62,6 +63,48 @@ def test_a_run_is_watched_from_its_first_call_to_its_last(words: Studio) -> None
         for (step, seen), expected in zip(steps[1:], plain, strict=True):
             torch.testing.assert_close(step.x, expected.x)
             torch.testing.assert_close(seen, maps())
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_of_the_menu_can_be_watched(words: Studio, sampler: str) -> None:
+    """One takes its last step without a call, and keeps what was looked at."""
+    _, film, status, seen = last(paint(words, PROMPT, "", sampler, *SAMPLING[1:], 2))
+    assert film["total"] == len(seen.steps) == len(seen.maps) and "Measured in the pixels" in status
+    torch.testing.assert_close(seen.maps.float().sum(2), torch.ones(seen.maps[:, :, 0].shape), atol=5e-3, rtol=0)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_with_steps_of_ours_can_change_its_mind(words: Studio, sampler: str) -> None:
+    def change() -> tuple[Any, ...]:
+        return last(fork(words, PROMPT, "", sampler, *SAMPLING[1:], OTHER, 2))
+
+    if SAMPLERS[sampler].calls_per_step:
+        film, _, result = change()
+        assert film["total"] == 5 and (result.pictures[0] != result.pictures[1]).any()
+    else:
+        with pytest.raises(ValueError, match="takes steps of its own"):
+            change()
+
+
+def test_words_of_a_negative_prompt_are_named_too(words: Studio) -> None:
+    settings = (PROMPT, "a bleu 8", *SAMPLING)
+    ends = (
+        last(paint(words, *settings, 1)),
+        last(travel(words, *settings, OTHER, 3, 3)),
+        last(fork(words, *settings, OTHER, 2)),
+    )
+    for end in ends:
+        assert any("does not know “bleu”; did you mean blue" in part for part in end if isinstance(part, str))
+
+
+def test_a_run_under_way_names_the_seeds_it_uses(words: Studio) -> None:
+    def heard(steps: Any) -> str:
+        return " ".join(part for step in steps for part in step if isinstance(part, str))
+
+    assert "seeds 3 to 8," in heard(travel(words, PROMPT, "", *SAMPLING, OTHER, 8, 3))
+    assert "seed 3," in heard(travel(words, PROMPT, "", *SAMPLING, OTHER, 3, 3))
+    assert "seed 3," in heard(fork(words, PROMPT, "", *SAMPLING, OTHER, 2))
+    assert "seeds 3 to 5," in heard(paint(words, PROMPT, "", *SAMPLING, 3))
 
 
 def test_a_run_that_is_left_leaves_neither_hooks_nor_the_engine_behind(words: Studio) -> None:

@@ -48,13 +48,19 @@ class Watched:
 
 
 def watched(studio: Studio, wanted: Request) -> Iterator[tuple[Step, Tensor | None]]:
-    """Each step of a run and where the network looked in it; None at the start, when it had not been called yet."""
+    """Each step of a run and where the network looked in it; None at the start, when it had not been called yet.
+
+    A step that needs no call keeps what was looked at before.
+    """
     running = studio.run(wanted)
     try:
         yield next(running), None  # from here on the engine is this run's, and no other can be taken for it
+        calls, looked = 0, None
         with watch(studio.pipeline.denoiser.network, wanted.count) as maps:
             for step in running:
-                yield step, maps()
+                if step.calls > calls:
+                    calls, looked = step.calls, maps()
+                yield step, looked
     finally:
         running.close()
 
@@ -172,7 +178,8 @@ def travelled(studio: Studio, result: Result) -> tuple[dict[str, Any], dict[str,
     steps = sum(one != other for one, other in pairwise(said))
     turns = f"What it reads as changes {counted(steps, 'time')} on the way. " if any(said) else ""
     cost = f"{counted(result.calls, 'network call')} for all {result.request.count} pictures, {result.seconds:.1f} s."
-    strange = unread(studio.pipeline.conditioner, (result.request.prompts[0], travel.prompt))
+    asked = (result.request.prompts[0], travel.prompt, result.request.negatives[0])
+    strange = unread(studio.pipeline.conditioner, asked)
     status = " ".join([f"{turns}{cost}", *strange])
     way = film(
         uuid.uuid4().hex[:8], {"On the way": result.pictures}, captions=captions, ends=("this prompt", "the other")
@@ -185,7 +192,6 @@ def fork(studio: Studio, prompt: str, negative: str, *settings: Any) -> Iterator
     the step after which it counts. Yields film, status and the Result."""
     wanted = parting(prompt, negative, *settings)
     run, trace, began = uuid.uuid4().hex[:8], [], time.monotonic()
-    total = wanted.steps + 1 if SAMPLERS[wanted.sampler].calls_per_step else None
     running = studio.run(wanted)
     try:
         for step, due in paced(running):
@@ -193,7 +199,7 @@ def fork(studio: Studio, prompt: str, negative: str, *settings: Any) -> Iterator
             if due:
                 panes = {title: pictures[0] for title, pictures in _branches(studio, wanted, [step]).items()}
                 yield (
-                    frame(run, step.index, panes, total=total, caption=_story(wanted, trace)),
+                    frame(run, step.index, panes, total=wanted.steps + 1, caption=_story(wanted, trace)),
                     progress(studio, wanted, step),
                     None,
                 )
@@ -209,10 +215,15 @@ def parting(prompt: str, negative: str, *settings: Any) -> Request:
     """The request for two pictures from one seed, of which the second is asked for something else after a step.
 
     Raises:
-        ValueError: the change would come after the last step, or there is but one.
+        ValueError: the change would come after the last step, there is but one, or the sampler chooses its own steps.
     """
     *sampling, other, after = settings
     wanted = request(prompt, 2, *sampling, negative=negative)
+    if not SAMPLERS[wanted.sampler].calls_per_step:
+        raise ValueError(
+            f"{SAMPLERS[wanted.sampler].title} takes steps of its own for each picture, so there is none after which "
+            "both could part: choose another sampler."
+        )
     if wanted.steps < 2:
         raise ValueError("A change of mind takes 2 steps or more: one before it and one after.")
     what = "The step of the change"
@@ -235,12 +246,13 @@ def forked(studio: Studio, result: Result, trace: Sequence[Step], run: str) -> t
     same = f"Both read as {kept}. " if kept == changed else f"One reads as {kept}, the other as {changed}. "
     said = same if kept else ""
     cost = f"{counted(result.calls, 'network call')} for both, {result.seconds:.1f} s."
-    return movie, announced(" ".join([f"{said}{cost}", *unread(studio.pipeline.conditioner, wanted.turn.prompts)]))
+    strange = unread(studio.pipeline.conditioner, (*wanted.turn.prompts, wanted.negatives[0]))
+    return movie, announced(" ".join([f"{said}{cost}", *strange]))
 
 
 def _branches(studio: Studio, wanted: Request, steps: Sequence[Step]) -> dict[str, np.ndarray]:
     """Noisy states and predictions of both branches after each step, title -> uint8 (T, H, W) or (T, H, W, 3)."""
-    sigma = torch.cat([step.sigma.reshape(1) for step in steps]).repeat_interleave(2)
+    sigma = torch.stack([step.sigma for step in steps]).repeat_interleave(2)
     x, x0 = (torch.cat([getattr(step, name) for step in steps]) for name in ("x", "x0"))
     noisy, clean = (to_pictures(part) for part in studio.pipeline.preview(Step(0, sigma, x, x0, 0)))
     kept, changed = map(_short, wanted.turn.prompts)

@@ -37,10 +37,9 @@ def mark(prompt: str, reading: Reading | Seen) -> Mark | None:
 def account(studio: Studio, result: Result, opening: str = "") -> str:
     """The status of a result: how it reads and, in a second line, what it cost and what made it."""
     cost = f"{opening}{result.calls} network calls, {result.seconds:.1f} s, {seeds(result.request)}, {studio.about}."
-    prompts = result.request.prompts
-    said = html.escape(
-        " ".join([verdict(prompts, result.readings, studio.noun), *unread(studio.pipeline.conditioner, prompts)])
-    )
+    prompts, negatives = result.request.prompts, result.request.negatives
+    strange = unread(studio.pipeline.conditioner, (*prompts, *negatives))
+    said = html.escape(" ".join([verdict(prompts, result.readings, studio.noun), *strange]))
     return f'<p role="status"><strong>{said}</strong></p><p>{html.escape(cost)}</p>'
 
 

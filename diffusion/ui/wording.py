@@ -29,5 +29,5 @@ def duration(seconds: float) -> str:
 
 def seeds(request: Request) -> str:
     """The seeds that a request's pictures use."""
-    last = request.seeds[-1]
-    return f"seed {last}" if request.count == 1 else f"seeds {request.seed} to {last}"
+    first, last = request.seeds[0], request.seeds[-1] if request.travel is None else request.travel.seed
+    return f"seed {first}" if first == last else f"seeds {first} to {last}"
