@@ -14,7 +14,6 @@ from axe_playwright_python.sync_playwright import Axe
 from pixels import drag, rgb
 from playwright.sync_api import Locator, Page, expect
 
-from diffusion import reading
 from diffusion.captions import COLOURS, Description
 from diffusion.data import load
 from diffusion.export import to_pictures
@@ -46,12 +45,15 @@ def strokes(digit: int, level: int = 255) -> np.ndarray:
 
 @cache
 def painted() -> tuple[np.ndarray, np.ndarray]:
-    """A thick red digit on white paper, uint8 (32, 32, 3), and how much of each pixel is ink, by `reading`."""
+    """A thick red digit on white paper, uint8 (32, 32, 3), and how much of each pixel is ink."""
     digits = load("mnist", "test", Path(__file__).parents[1] / "data", download=False)
     description = Description(str(digits.labels[0].item()), "red", "white", "thick", "upright", "large", "middle")
     painter = Painter(digits.images[:1], digits.labels[:1])
     images = painter.paint(torch.arange(1), [description], torch.Generator().manual_seed(1))
-    return to_pictures(images)[0], reading.measure(images).coverage[0].numpy()
+    picture = to_pictures(images)[0]
+    away = picture - picture[0, 0].astype(float)
+    ink = away.reshape(-1, 3)[np.linalg.norm(away, axis=-1).argmax()]
+    return picture, (away @ ink / (ink @ ink)).clip(0, 1).round(3)
 
 
 def path(digit: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
