@@ -47,8 +47,7 @@ def generate(args: argparse.Namespace) -> None:
         _check_picture(out, count, first.count if film else MAX_COUNT, shape[1:], columns)
     settings = export.settings(first, pipeline)
     _note_differences(like, settings)
-    prompts = [prompt for request in requests for prompt in (*request.prompts, *request.negatives)]
-    for sentence in unread(pipeline.conditioner, prompts):
+    for sentence in unread(pipeline.conditioner, [text for request in requests for text in request.texts]):
         print(f"note: {sentence}", file=sys.stderr)
     began = time.perf_counter()
     pictures, frames, calls = _run(pipeline, requests, columns, args.frames if film else None)

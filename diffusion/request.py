@@ -120,6 +120,13 @@ class Request:
         return (self.negative,) * self.count if isinstance(self.negative, str) else self.negative
 
     @property
+    def texts(self) -> tuple[str, ...]:
+        """All that it asks a model to read."""
+        later = () if self.turn is None else self.turn.prompts
+        goal = () if self.travel is None else (self.travel.prompt,)
+        return (*self.prompts, *self.negatives, *later, *goal)
+
+    @property
     def strengths(self) -> tuple[float, ...]:
         return self.strength if isinstance(self.strength, tuple) else (self.strength,) * self.count
 

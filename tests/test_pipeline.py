@@ -143,6 +143,12 @@ def test_streaming_changes_nothing(pipelines, sampler):
         assert torch.equal(one.x, step.x) and torch.equal(one.x0, step.x0)
 
 
+def test_a_request_knows_all_that_it_asks_a_model_to_read():
+    assert Request("cat", count=2, negative=("dog", "")).texts == ("cat", "cat", "dog", "")
+    assert Request("cat", turn=Turn(3, ("fox",))).texts == ("cat", "", "fox")
+    assert Request("cat", travel=Travel("owl", 1, (0.5,))).texts == ("cat", "", "owl")
+
+
 def test_seeds_of_ones_own_choice(pipelines):
     pipeline = pipelines["pixels"]
     chosen = last(pipeline.generate(Request(count=2, seed=(7, 4), steps=3)))

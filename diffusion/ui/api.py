@@ -197,7 +197,7 @@ def _facts(studio: Studio, result: Result, recorded: dict[str, Any]) -> dict[str
     wanted = result.request
     return {
         "readings": [_said(reading) for reading in result.readings],
-        "unread": unread(studio.pipeline.conditioner, (*wanted.prompts, *wanted.negatives)),
+        "unread": unread(studio.pipeline.conditioner, wanted.texts),
         "settings": recorded,
         "calls": result.calls,
         "seconds": round(result.seconds, 3),

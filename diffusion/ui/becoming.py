@@ -219,8 +219,7 @@ def account(studio: Studio, result: Result) -> str:
     request, reading = result.request, result.readings[0]
     kept = "" if request.mask is None else f" {int((request.mask == 0).sum())} pixels are yours, unchanged."
     cost = f"{counted(result.calls, 'network call')}, {result.seconds:.1f} s."
-    asked = (*request.prompts, *request.negatives)
-    strange = "".join(f" {sentence}" for sentence in unread(studio.pipeline.conditioner, asked))
+    strange = "".join(f" {sentence}" for sentence in unread(studio.pipeline.conditioner, request.texts))
     return f"{cost}{_said(reading)}{strange}{kept} Weights {studio.about}."
 
 

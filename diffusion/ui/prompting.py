@@ -178,9 +178,7 @@ def travelled(studio: Studio, result: Result) -> tuple[dict[str, Any], dict[str,
     steps = sum(one != other for one, other in pairwise(said))
     turns = f"What it reads as changes {counted(steps, 'time')} on the way. " if any(said) else ""
     cost = f"{counted(result.calls, 'network call')} for all {result.request.count} pictures, {result.seconds:.1f} s."
-    asked = (result.request.prompts[0], travel.prompt, result.request.negatives[0])
-    strange = unread(studio.pipeline.conditioner, asked)
-    status = " ".join([f"{turns}{cost}", *strange])
+    status = " ".join([f"{turns}{cost}", *unread(studio.pipeline.conditioner, result.request.texts)])
     way = film(
         uuid.uuid4().hex[:8], {"On the way": result.pictures}, captions=captions, ends=("this prompt", "the other")
     )
@@ -246,8 +244,7 @@ def forked(studio: Studio, result: Result, trace: Sequence[Step], run: str) -> t
     same = f"Both read as {kept}. " if kept == changed else f"One reads as {kept}, the other as {changed}. "
     said = same if kept else ""
     cost = f"{counted(result.calls, 'network call')} for both, {result.seconds:.1f} s."
-    strange = unread(studio.pipeline.conditioner, (*wanted.turn.prompts, wanted.negatives[0]))
-    return movie, announced(" ".join([f"{said}{cost}", *strange]))
+    return movie, announced(" ".join([f"{said}{cost}", *unread(studio.pipeline.conditioner, wanted.texts)]))
 
 
 def _branches(studio: Studio, wanted: Request, steps: Sequence[Step]) -> dict[str, np.ndarray]:

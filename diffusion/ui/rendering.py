@@ -172,7 +172,7 @@ def save(easel: Easel, request: Request, last: Step, folder: Path) -> str:
 def account(easel: Easel, request: Request, last: Step, seconds: float) -> str:
     """What was made, at what cost, and which words were not read."""
     height, width = easel.pipeline.shape(request)[1:]
-    strange = "".join(f" {said}" for said in unread(easel.pipeline.conditioner, (*request.prompts, *request.negatives)))
+    strange = "".join(f" {said}" for said in unread(easel.pipeline.conditioner, request.texts))
     kept = "" if request.mask is None else f" {int((request.mask == 0).sum()):,} pixels are yours, unchanged."
     return (
         f"{width} × {height} pixels, {SAMPLERS[request.sampler].title}, {counted(last.calls, 'network call')} in "

@@ -36,10 +36,10 @@ def mark(prompt: str, reading: Reading | Seen) -> Mark | None:
 
 def account(studio: Studio, result: Result, opening: str = "") -> str:
     """The status of a result: how it reads and, in a second line, what it cost and what made it."""
-    cost = f"{opening}{result.calls} network calls, {result.seconds:.1f} s, {seeds(result.request)}, {studio.about}."
-    prompts, negatives = result.request.prompts, result.request.negatives
-    strange = unread(studio.pipeline.conditioner, (*prompts, *negatives))
-    said = html.escape(" ".join([verdict(prompts, result.readings, studio.noun), *strange]))
+    request = result.request
+    cost = f"{opening}{result.calls} network calls, {result.seconds:.1f} s, {seeds(request)}, {studio.about}."
+    strange = unread(studio.pipeline.conditioner, request.texts)
+    said = html.escape(" ".join([verdict(request.prompts, result.readings, studio.noun), *strange]))
     return f'<p role="status"><strong>{said}</strong></p><p>{html.escape(cost)}</p>'
 
 
