@@ -274,7 +274,7 @@ def test_grid_draws_then_selects(app: Page) -> None:
     app.keyboard.press("Enter")
     expect(chosen).to_have_value("7")
     selected = app.locator("#cells").get_by_role("option", selected=True)
-    expect(selected).to_have_accessible_name("Picture 8, 7 · 99 %, the classifier agrees")
+    expect(selected).to_have_accessible_name("Picture 8, 7 · 99 %, what was asked for")
     assert app.locator("#cells .cell[tabindex='0']").count() == 1
     app.keyboard.press("Enter")
     expect(chosen).to_have_value("None")

@@ -181,7 +181,11 @@ def build(shelf: Shelf) -> Handles:
                         **now["way"], label="On the way", step="Picture", fps=6, autoplay=True, elem_id="prompt-way"
                     )
                     strip = DigitGrid(
-                        **now["strip"], label="All on the way", columns=ON_THE_WAY, elem_id="prompt-strip"
+                        **now["strip"],
+                        label="All on the way",
+                        columns=ON_THE_WAY,
+                        narrowest=64,
+                        elem_id="prompt-strip",
                     )
                 with gr.Tab("Change of mind", id="fork"):
                     changed = DigitPicker(**now["changed"], label="Then ask for", any="Any", elem_id="prompt-changed")

@@ -1,5 +1,5 @@
 const cells = element.querySelector('.cells'), detail = element.querySelector('.detail');
-const words = { agree: 'the classifier agrees', doubt: 'the classifier is unsure', differ: 'the classifier disagrees' };
+const words = { agree: 'what was asked for', doubt: 'read with doubt', differ: 'not what was asked for' };
 const shapes = { agree: 'M4 8.5l3 3 5.5-7', doubt: 'M5.2 5.6a2.8 2.8 0 1 1 4.3 2.4Q8 9 8 10M8 13v.01', differ: 'M4.5 4.5l7 7M11.5 4.5l-7 7' };
 const smallest = 32, largest = { 1: 280, 2: 200, 4: 168, 9: 140, 16: 112 };
 let columns = 1, selected = null;
@@ -36,8 +36,8 @@ function arrange() {
   const candidates = [];
   for (let c = Math.min(fit, square); c <= Math.min(fit, count, 2 * square); c++) candidates.push(c);
   const waste = (c) => (Math.ceil(count / c) * c - count) + Math.abs(c - square);
-  const row = props.columns && props.columns * (96 + gap) <= width + gap; // 96: a caption fits below
-  columns = row ? props.columns : candidates.sort((a, b) => waste(a) - waste(b))[0];
+  const wanted = Math.min(props.columns || 0, count), row = wanted && wanted * (props.narrowest + gap) <= width + gap;
+  columns = row ? wanted : candidates.sort((a, b) => waste(a) - waste(b))[0];
   const limit = Object.entries(largest).find(([most]) => count <= most)?.[1] ?? 84;
   const size = Math.min(limit, Math.floor((width - gap * (columns - 1)) / columns));
   cells.style.gridTemplateColumns = `repeat(${columns}, ${size}px)`;

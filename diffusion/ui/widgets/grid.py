@@ -57,9 +57,13 @@ class DigitGrid(gr.HTML):
         *,
         label: str = "Pictures",
         columns: int | None = None,
+        narrowest: int = 96,
         **layout: Any,
     ):
-        """columns: pictures in a row where the width allows; by default the grid is nearly square."""
+        """columns: pictures in a row, where each gets `narrowest` pixels or more, as its caption needs.
+
+        By default, and where there is less room, the grid is nearly square.
+        """
         super().__init__(
             value=value,
             label=label,
@@ -68,6 +72,7 @@ class DigitGrid(gr.HTML):
             js_on_load=asset("pixels.js", "grid.js"),
             apply_default_css=False,
             columns=columns,
+            narrowest=narrowest,
             **layout,
         )
 
