@@ -75,7 +75,7 @@ _WEIGHT = "with {} strokes"
 _AN = ("orange", "upright", "eight", "8")  # what "an" stands before
 _KEPT = (0.10, 0.20, 0.22, 0.18, 0.13, 0.09, 0.08)  # how often none to all six attributes besides the digit are kept
 _MENTIONED = {"ink": 2.5, "paper": 2.0, "stroke": 2.0, "lean": 2.0, "size": 1.5, "place": 1.0}  # odds of being kept
-_NAMELESS = 0.15  # how often the digit itself is left out: short negative prompts name one attribute alone
+_NAMELESS = 0.2  # how often other things are said but not the digit, as in most negative prompts
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def matches(description: Description, part: Description) -> bool:
 def forget(description: Description, source: torch.Generator) -> Description:
     """Leave attributes out at random, most of them more often than not, so that short captions are common.
 
-    One in ten keeps the digit alone, one in twelve keeps all; one in seven loses the digit. Something is always said.
+    One in ten keeps the digit alone, one in twelve keeps all, nearly one in five loses the digit; none says nothing.
     """
     kept = int(torch.multinomial(torch.tensor(_KEPT), 1, generator=source))
     odds = torch.tensor(list(_MENTIONED.values()))
