@@ -77,6 +77,8 @@ def test_the_way_to_another_prompt_is_a_film(tab: Page) -> None:
     tab.locator("#prompt-travel").click()
     expect(tab.locator("#prompt-way-status")).to_contain_text("for all 5 pictures")
     expect(tab.locator("#prompt-strip .cell")).to_have_count(5)
+    tops = tab.locator("#prompt-strip .cell").evaluate_all("cells => cells.map((cell) => cell.offsetTop)")
+    assert len(set(tops)) == 1, "the way is not one row"
     expect(tab.locator("#prompt-way .position")).to_contain_text("/ 5")
     expect(tab.locator("#prompt-way .caption")).to_contain_text("of the way: reads as")
 
